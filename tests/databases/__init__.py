@@ -1,1 +1,1 @@
-"""Users, keys and sessions in SQL databases."""
+"""Tests of the SQLAlchemy adapters' databases."""

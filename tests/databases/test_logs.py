@@ -1,4 +1,4 @@
-"""The logs of SQLAlchemy and of a driver: docs/users-and-keys.md says how to keep secrets out of them."""
+"""Secrets in the logs of SQLAlchemy and a driver, as docs/users-and-keys.md describes."""
 
 import logging
 from typing import NamedTuple
@@ -15,7 +15,7 @@ PASSWORD = "correct horse battery staple"
 
 
 class Levels(NamedTuple):
-    """How an application logs, and whether that shows secrets."""
+    """Log levels of an application, and whether they show secrets."""
 
     driver: int
     sqlalchemy: int
@@ -34,10 +34,10 @@ CASES = {
 
 @pytest.mark.parametrize("levels", CASES.values(), ids=CASES)
 async def test_what_logs_show(levels: Levels, caplog: pytest.LogCaptureFixture) -> None:
-    """A sign-up and a log-in leave no hash and no session id in the logs, if these are set as documented."""
+    """With the documented settings the logs show no password hash and no session id."""
     caplog.set_level(levels.driver, "aiosqlite")
     caplog.set_level(levels.sqlalchemy, "sqlalchemy.engine")
-    caplog.set_level(logging.DEBUG)  # the last one is the level of what is captured, too
+    caplog.set_level(logging.DEBUG)  # the last call also sets the level of caplog's handler
     metadata = MetaData()
     tables = AuthTables(metadata, sessions=True)
     engine = create_async_engine("sqlite+aiosqlite://", hide_parameters=levels.hides_parameters)

@@ -1,4 +1,4 @@
-"""The tables of the SQLAlchemy adapters, their operations statement by statement, and what is taken out of error texts."""
+"""Tables of the SQLAlchemy adapters, their operations by statement, and redacted errors."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -47,14 +47,17 @@ SESSION = SessionRow(id="s1", user_id="u1", active_expires=1, idle_expires=2)
 
 @pytest.fixture
 def tables() -> AuthTables:
-    """The library's own tables."""
+    """Return the library's own tables."""
     return AuthTables(MetaData(), user_columns=[Column("email", Text)], sessions=True)
 
 
 def statements(
     operation: Steps[Any], answers: Sequence[Answer], dialect: str = "sqlite"
 ) -> tuple[list[str], Any]:
-    """What an operation executes when the database gives these answers, and what it returns if it is done by then."""
+    """Run an operation with these answers, and return its statements and its result.
+
+    If the operation is not done by then, it is returned in place of the result.
+    """
     sent: list[str] = []
     try:
         statement = next(operation)
@@ -68,7 +71,7 @@ def statements(
 
 
 def nothing() -> Answer:
-    """No rows, none changed."""
+    """Return an answer without rows, of a statement that changed none."""
     return Answer((), 0)
 
 
@@ -76,7 +79,7 @@ def nothing() -> Answer:
 
 
 def test_created_tables() -> None:
-    """The metadata makes three tables with named constraints and an index on the user's id."""
+    """The metadata has three tables with named constraints and an index on the user id."""
     metadata = MetaData()
     AuthTables(metadata, sessions=True)
     engine = create_engine("sqlite://")
@@ -101,14 +104,14 @@ def test_created_tables() -> None:
 
 
 def test_sessions_are_made_where_wanted() -> None:
-    """Without ``sessions`` there is no table for them."""
+    """Without ``sessions`` there is no session table."""
     metadata = MetaData()
     assert AuthTables(metadata).session is None
     assert sorted(metadata.tables) == ["auth_key", "auth_user"]
 
 
 def test_names_and_schema() -> None:
-    """The tables take the names given and the metadata's schema."""
+    """The tables have the given names and the metadata's schema."""
     metadata = MetaData(schema="app")
     AuthTables(
         metadata,
@@ -121,7 +124,7 @@ def test_names_and_schema() -> None:
 
 
 def test_reference_has_the_users_type() -> None:
-    """The reference to an application's user has the type of its id."""
+    """The reference to an application's user table has the type of its id."""
     metadata = MetaData()
     people = Table("people", metadata, Column("no", Uuid(as_uuid=False), primary_key=True))
     made = AuthTables(metadata, user=people)
@@ -129,7 +132,7 @@ def test_reference_has_the_users_type() -> None:
 
 
 def test_incomplete_models() -> None:
-    """The tables can be made while a relationship of the user class refers to a class that comes later."""
+    """Tables can be made while the user class refers to a class defined later."""
 
     class Base(DeclarativeBase):
         pass
@@ -151,7 +154,7 @@ def test_incomplete_models() -> None:
 
 
 def test_only_columns_are_attributes() -> None:
-    """What a mapped class computes is no attribute."""
+    """Computed properties of a mapped class are no attributes."""
 
     class Base(DeclarativeBase):
         pass
@@ -168,7 +171,7 @@ def test_only_columns_are_attributes() -> None:
 
 
 class Opaque(UserDefinedType[str]):
-    """A type that does not say what it holds, in the way SQLAlchemy 2.0 knows."""
+    """A type without a ``python_type``, as in SQLAlchemy 2.0."""
 
     @property
     def python_type(self) -> type[Any]:
@@ -176,7 +179,7 @@ class Opaque(UserDefinedType[str]):
 
 
 def wrong_tables(metadata: MetaData) -> Iterator[tuple[type[Exception], str, Any]]:
-    """User tables that can't be used."""
+    """Yield user tables that can't be used, with the expected errors."""
 
     class Base(DeclarativeBase):
         pass
@@ -187,7 +190,10 @@ def wrong_tables(metadata: MetaData) -> Iterator[tuple[type[Exception], str, Any
         __tablename__ = "person"
         id: Mapped[str] = mapped_column(primary_key=True)
         kind: Mapped[str]
-        __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "person"}  # noqa: RUF012 - SQLAlchemy's own form
+        __mapper_args__ = {  # noqa: RUF012
+            "polymorphic_on": "kind",
+            "polymorphic_identity": "person",
+        }
 
     class Employee(Person):
         __tablename__ = "employee"
@@ -230,7 +236,7 @@ def wrong_tables(metadata: MetaData) -> Iterator[tuple[type[Exception], str, Any
 
 
 def test_wrong_user_tables() -> None:
-    """A user table that can't be used is refused, and the message says which and why."""
+    """An unusable user table is refused, and the message says which and why."""
     metadata = MetaData()
     for kind, message, user in wrong_tables(metadata):
         with pytest.raises(kind, match=message):
@@ -238,7 +244,7 @@ def test_wrong_user_tables() -> None:
 
 
 def test_user_and_user_columns() -> None:
-    """Columns for a table that is not made are refused."""
+    """``user_columns`` together with ``user`` is refused."""
     metadata = MetaData()
     people = Table("people", metadata, Column("no", String, primary_key=True))
     with pytest.raises(ValueError, match="either user= or user_columns="):
@@ -246,7 +252,7 @@ def test_user_and_user_columns() -> None:
 
 
 def test_no_attributes() -> None:
-    """The message says that there are none where a table has an id alone."""
+    """The error for an unknown attribute says so if the table has none."""
     with pytest.raises(ValueError, match="no attribute email; its attributes are: none"):
         AuthTables(MetaData()).attribute_values({"email": "x"})
 
@@ -256,7 +262,7 @@ def test_no_attributes() -> None:
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_statements_are_portable(tables: AuthTables, dialect: str) -> None:
-    """Each operation's statements are SQL of every kind of database."""
+    """Each operation compiles for every kind of database."""
     operations = [
         steps.set_user(tables, "u1", {"email": "a"}, KEY),
         steps.delete_user(tables, "u1"),
@@ -283,14 +289,20 @@ def test_statements_are_portable(tables: AuthTables, dialect: str) -> None:
 
 
 def test_before_a_savepoint(tables: AuthTables) -> None:
-    """Before a SAVEPOINT a write begins SQLite's transaction, and changes nothing; other databases need none."""
+    """Before a SAVEPOINT a write that changes nothing begins SQLite's transaction.
+
+    Other databases need none.
+    """
     (statement,) = steps.before_savepoint(tables, "sqlite")
     assert str(statement).split() == ["DELETE", "FROM", "auth_key", "WHERE", "false"]
     assert steps.before_savepoint(tables, "postgresql") == []
 
 
 def test_writes_begin_with_a_write(tables: AuthTables) -> None:
-    """An operation that writes never reads first, since SQLite refuses a transaction that reads, waits and then writes."""
+    """An operation that writes begins with a write.
+
+    SQLite refuses a transaction that reads, waits and then writes.
+    """
     operations = [
         steps.set_user(tables, "u1", {}, KEY),
         steps.delete_user(tables, "u1"),
@@ -318,7 +330,10 @@ def test_writes_begin_with_a_write(tables: AuthTables) -> None:
     ],
 )
 def test_logins_within_a_cap_go_one_at_a_time(tables: AuthTables, dialect: str, lock: str) -> None:
-    """Before anything is counted the user's row is locked, and not written to, after a write that locks SQLite; SQL Server locks none."""
+    """The user's row is locked before sessions are counted.
+
+    SQLite is locked by a write before. SQL Server locks no row.
+    """
     sent, _ = statements(
         steps.set_session_capped(tables, SESSION, 3, 5),
         [nothing(), nothing(), Answer((), 1), nothing()],
@@ -333,7 +348,10 @@ def test_logins_within_a_cap_go_one_at_a_time(tables: AuthTables, dialect: str, 
 
 
 def test_sign_out_everywhere_looks_again(tables: AuthTables) -> None:
-    """A DELETE that found something is repeated: a renewal that was committed meanwhile left a successor that it could not see."""
+    """A DELETE that removed rows is repeated.
+
+    A renewal that was committed meanwhile left a successor that it could not see.
+    """
     answers = [Answer((), 2), Answer((), 1), nothing()]
     sent, result = statements(steps.delete_sessions_by_user_id(tables, "u1"), answers)
     assert sent == ["DELETE FROM auth_session WHERE auth_session.user_id = ?"] * 3
@@ -341,7 +359,7 @@ def test_sign_out_everywhere_looks_again(tables: AuthTables) -> None:
 
 
 def test_keeping_one_looks_again(tables: AuthTables) -> None:
-    """The others are deleted until none is seen, whatever the DELETE's row count said."""
+    """The other sessions are deleted until none is seen, whatever the row count."""
     another: Any = ("s2",)
     answers = [Answer((), 1), nothing(), Answer([another], 0), Answer((), 1), nothing()]
     sent, result = statements(steps.delete_other_sessions(tables, "u1", "s1", 5), answers)
@@ -350,7 +368,10 @@ def test_keeping_one_looks_again(tables: AuthTables) -> None:
 
 
 def test_why_refused(tables: AuthTables) -> None:
-    """A constraint that is violated while the user is missing means InvalidUserId; none of the known reasons is None."""
+    """A violated constraint means `InvalidUserId` if the user is missing.
+
+    Without a known reason the result is None.
+    """
     found: Any = ("u1",)
     assert isinstance(
         statements(steps.why_refused(tables, key_id="k", user_id="u1"), [nothing(), nothing()])[1],
@@ -368,7 +389,7 @@ def test_why_refused(tables: AuthTables) -> None:
 
 
 def driver_error(*args: object, **attributes: object) -> DBAPIError:
-    """An error as SQLAlchemy raises it for one of a driver's."""
+    """Return a driver's error as SQLAlchemy wraps it."""
     cause = Exception(*args)
     vars(cause).update(attributes)
     return DBAPIError("SELECT 1", None, cause)
@@ -389,12 +410,12 @@ def driver_error(*args: object, **attributes: object) -> DBAPIError:
     ],
 )
 def test_which_transactions_were_rolled_back(error: DBAPIError, expected: bool) -> None:
-    """A transaction is retried only for the error codes of a rollback, in whichever attribute the driver has them."""
+    """Only error codes of a rollback are retried, in whichever attribute they are."""
     assert was_rolled_back(error) is expected
 
 
 def test_pauses_before_another_attempt() -> None:
-    """The pause is random, and shorter than a tenth of a second however many attempts there were."""
+    """The pause before a retry is random and at most a tenth of a second."""
     assert max(retry_pause(1) for _ in range(100)) <= 0.01
     assert max(retry_pause(100) for _ in range(100)) <= 0.1
     assert len({retry_pause(1) for _ in range(100)}) > 1
@@ -409,7 +430,7 @@ class Quoting(Exception):
 
 
 def violated(detail: str, parameters: Any) -> IntegrityError:
-    """An error whose driver's error, and what caused that, quote values."""
+    """Return an error whose driver's error and its cause quote values."""
     cause = Quoting(detail)
     driver = ValueError(f"unique constraint: {detail}", 23505)
     error = IntegrityError("INSERT INTO auth_session …", parameters, driver)
@@ -428,7 +449,10 @@ def violated(detail: str, parameters: Any) -> IntegrityError:
     ],
 )
 def test_hidden_values(parameters: Any) -> None:
-    """Values are taken out of an error's text, the driver's error and its cause, however the parameters were given."""
+    """Values are redacted in the error, the driver's error and its cause.
+
+    This holds for all forms of parameters.
+    """
     error = violated("Key (id)=(the-id-of-a-session) exists", parameters)
     hide_parameters(error)
     driver: Any = error.orig
@@ -440,7 +464,7 @@ def test_hidden_values(parameters: Any) -> None:
 
 
 def test_hidden_beginnings() -> None:
-    """A long value of which the database quotes only the beginning is taken out as well."""
+    """A long value that the database truncates is redacted too."""
     secret = "$scrypt$" + "0123456789" * 9
     error = violated(f"Failing row contains ({secret[:64]}...)", (secret,))
     hide_parameters(error)
@@ -448,17 +472,17 @@ def test_hidden_beginnings() -> None:
 
 
 def test_short_values_stay() -> None:
-    """Short values are no secrets: the text stays readable."""
+    """Short values are not redacted, so that the text stays readable."""
     error = violated("user_id in table user", ("user",))
     hide_parameters(error)
     assert "user_id in table user" in str(error)
 
 
-# The door
+# Import
 
 
 def test_missing_sqlalchemy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without SQLAlchemy the import says what to install."""
+    """Without SQLAlchemy the import error says what to install."""
     hidden = [
         name
         for name in sys.modules
@@ -472,7 +496,7 @@ def test_missing_sqlalchemy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_broken_door(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An import that fails for another reason says so itself."""
+    """An import that fails for another reason raises its own error."""
     monkeypatch.delitem(sys.modules, "lucia.adapters.sqlalchemy", raising=False)
     monkeypatch.setitem(sys.modules, "lucia._async.stores.sqlalchemy", None)
     with pytest.raises(ImportError, match=r"lucia\._async\.stores\.sqlalchemy"):

@@ -1,4 +1,4 @@
-// The original, lucia 2 with its adapter for sessions in Redis: layout lucia-v2. Users are in memory, all that are asked for.
+// Lucia 2 with its Redis adapter for sessions: layout lucia-v2. Every user id exists.
 import { redis as redisSessions } from "@lucia-auth/adapter-session-redis";
 import { lucia } from "lucia";
 
@@ -23,9 +23,15 @@ export const original = (client, activePeriod) => {
 		getSessionAttributes: (session) => ({ stored: session })
 	});
 	return {
-		create: async (userId, attributes) => (await auth.createSession({ userId, attributes })).sessionId,
+		create: async (userId, attributes) => {
+			const session = await auth.createSession({ userId, attributes });
+			return session.sessionId;
+		},
 		read: async (id) => (await auth.getSession(id)).stored,
-		list: async (userId) => (await auth.getAllUserSessions(userId)).map((session) => session.sessionId),
+		list: async (userId) => {
+			const sessions = await auth.getAllUserSessions(userId);
+			return sessions.map((session) => session.sessionId);
+		},
 		renew: async (id) => (await auth.validateSession(id)).sessionId,
 		end: async (id) => auth.invalidateSession(id),
 		endAll: async (userId) => auth.invalidateAllUserSessions(userId)

@@ -1,5 +1,5 @@
-// A service that shares its sessions: one call a line comes in as JSON, one answer a line goes out.
-// node service.mjs (original|documented) REDIS_URL ACTIVE_PERIOD_MS
+// A service for tests: reads a call as a line of JSON, and writes its answer as a line of JSON.
+// Usage: node service.mjs (original|documented) REDIS_URL ACTIVE_PERIOD_MS
 import { createInterface } from "node:readline";
 import { createClient } from "redis";
 import { documented } from "./documented.mjs";

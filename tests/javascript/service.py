@@ -1,4 +1,4 @@
-"""A JavaScript service as a program of its own, which the tests call."""
+"""A JavaScript service in a process of its own, which the tests call."""
 
 import json
 import subprocess
@@ -16,16 +16,16 @@ Kind = Literal["original", "documented"]
 
 
 def install() -> None:
-    """Install what the services need."""
+    """Install the npm packages of the services."""
     node.install(FOLDER)
 
 
 class ServiceError(Exception):
-    """The service's own error."""
+    """An error raised by the service."""
 
 
 class Service:
-    """Calls go out as lines and come back as lines, in order."""
+    """A client of the service: each call is a line of JSON, and so is its answer."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
@@ -37,15 +37,18 @@ class Service:
         self._process.stdin.flush()
 
     def has_answered(self) -> bool:
-        """Whether the next call's answer is there, if nothing was received before."""
+        """Return whether an answer can be read.
+
+        Only valid if all earlier answers were received.
+        """
         assert self._process.stdout is not None
         return bool(select([self._process.stdout], [], [], 0)[0])
 
     def receive(self) -> Any:
-        """The next call's answer.
+        """Return the next answer.
 
         Raises:
-            ServiceError: what it raised.
+            ServiceError: the service raised an error.
         """
         assert self._process.stdout is not None
         answer = json.loads(self._process.stdout.readline())
@@ -61,7 +64,7 @@ class Service:
 
 @contextmanager
 def running(kind: Kind, url: str, active_ms: int) -> Iterator[Service]:
-    """A service over the server at this URL, whose sessions are active for so long and idle for an hour after it."""
+    """Run a service whose sessions are active for this time, and then idle for an hour."""
     command = [*node.node(), str(FOLDER / "service.mjs"), kind, url, str(active_ms)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with process:

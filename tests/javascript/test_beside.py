@@ -1,6 +1,7 @@
 """A Python and a JavaScript service on the same keys.
 
-In the layout lucia-v2 that is npm's original, in the default one a small program that does what the original's documentation describes.
+With the layout ``lucia-v2`` the service is Lucia JS from npm. With the default layout it is a small
+program that does what the documentation of Lucia JS describes.
 """
 
 import json
@@ -37,7 +38,7 @@ class Side:
         ours: the Python service, whose sessions are active for an hour.
         ours_hasty: another one, whose sessions are idle at once.
         index: the namespace of the indexes.
-        client: looks at the keys.
+        client: reads the keys.
     """
 
     layout: LayoutName
@@ -49,11 +50,11 @@ class Side:
     client: Any
 
     def record(self, session_id: str) -> Any:
-        """What is stored for an id."""
+        """Return the record of a session."""
         return json.loads(self.client.get(f"session:{session_id}"))
 
     def indexed(self, user_id: str) -> set[str]:
-        """The ids in a user's index."""
+        """Return the ids in a user's index."""
         key = f"{self.index}:{user_id}"
         ids = (
             self.client.lrange(key, 0, -1)
@@ -65,13 +66,13 @@ class Side:
 
 @pytest.fixture(scope="module")
 def packages() -> None:
-    """npm's packages, installed."""
+    """Install the npm packages."""
     install()
 
 
 @pytest.fixture(params=list(LAYOUTS))
 def both(request: pytest.FixtureRequest, redis_server: Server, packages: None) -> Iterator[Side]:
-    """Both services, in each layout."""
+    """Yield both services, for each layout."""
     layout: LayoutName = request.param
     kind, index = LAYOUTS[layout]
     client: Any = redis.Redis.from_url(redis_server.url)
@@ -97,7 +98,7 @@ def both(request: pytest.FixtureRequest, redis_server: Server, packages: None) -
 
 
 def is_dead(read: Callable[[str], object], session_id: str) -> bool:
-    """Whether no live session has this id, for one of the two."""
+    """Return whether one of the services finds no live session with this id."""
     try:
         read(session_id)
     except InvalidSessionId:
@@ -110,12 +111,12 @@ def is_dead(read: Callable[[str], object], session_id: str) -> bool:
 
 
 def read_by_theirs(both: Side) -> Callable[[str], object]:
-    """Their way to read a session."""
+    """Return a function that reads a session with the JavaScript service."""
     return lambda session_id: both.theirs.call("read", session_id)
 
 
 def test_they_read_ours(both: Side) -> None:
-    """They read a session that we made, all of its members, and list it."""
+    """The JavaScript service reads all members of a Python session, and lists it."""
     session = both.ours.create_session("alice", metadata={"via": "python"})
     read = both.theirs.call("read", session.session_id)
     assert read == both.record(session.session_id)
@@ -125,7 +126,7 @@ def test_they_read_ours(both: Side) -> None:
 
 
 def test_we_read_theirs(both: Side) -> None:
-    """We validate a session that they made, as it is, and list it; its members of their own stay."""
+    """The Python service validates and lists a JavaScript session, and keeps its members."""
     session_id = both.theirs.call("create", "alice", {"theme": "dark"})
     session = both.ours.validate_session(session_id)
     assert (session.session_id, session.user_id, session.state, session.fresh) == (
@@ -141,7 +142,7 @@ def test_we_read_theirs(both: Side) -> None:
 
 
 def test_they_end_ours(both: Side) -> None:
-    """A session of ours that they end is dead for us, and in no list."""
+    """A Python session revoked by the JavaScript service is not found or listed."""
     session = both.ours.create_session("alice")
     both.theirs.call("end", session.session_id)
     assert is_dead(both.ours.validate_session, session.session_id)
@@ -150,7 +151,10 @@ def test_they_end_ours(both: Side) -> None:
 
 
 def test_we_end_theirs(both: Side) -> None:
-    """A session of theirs that we end, by its id or its handle, is dead for them, and in no list."""
+    """A JavaScript session revoked by the Python service is not found or listed.
+
+    It is revoked by its id or its handle.
+    """
     first, second = both.theirs.call("create", "alice"), both.theirs.call("create", "alice")
     handle = both.ours.validate_session(second).handle
     both.ours.invalidate_session(first)
@@ -162,7 +166,7 @@ def test_we_end_theirs(both: Side) -> None:
 
 
 def test_they_end_all(both: Side) -> None:
-    """Their sign-out everywhere ends ours too, and nobody else's."""
+    """The JavaScript sign-out everywhere revokes all sessions of the user and no others."""
     sessions = [both.ours.create_session("alice").session_id, both.theirs.call("create", "alice")]
     other = both.ours.create_session("bob").session_id
     both.theirs.call("endAll", "alice")
@@ -171,7 +175,7 @@ def test_they_end_all(both: Side) -> None:
 
 
 def test_we_end_all(both: Side) -> None:
-    """Our sign-out everywhere ends theirs too, and nobody else's."""
+    """The Python sign-out everywhere revokes all sessions of the user and no others."""
     sessions = [both.ours.create_session("alice").session_id, both.theirs.call("create", "alice")]
     other = both.theirs.call("create", "bob")
     both.ours.invalidate_all_user_sessions("alice")
@@ -181,7 +185,7 @@ def test_we_end_all(both: Side) -> None:
 
 
 def test_we_keep_theirs(both: Side) -> None:
-    """Our sign-out everywhere but here spares a session that they made."""
+    """The Python sign-out everywhere can keep a JavaScript session."""
     ours, theirs = both.ours.create_session("alice").session_id, both.theirs.call("create", "alice")
     assert both.ours.invalidate_all_user_sessions("alice", keep=theirs)
     assert both.theirs.call("read", theirs)["id"] == theirs
@@ -189,7 +193,10 @@ def test_we_keep_theirs(both: Side) -> None:
 
 
 def test_we_renew_theirs(both: Side) -> None:
-    """An idle session of theirs that we renew lives on under a new id, which they read and list; the used one is dead for them."""
+    """A JavaScript session renewed by the Python service can be read and listed.
+
+    The used id is dead for the JavaScript service.
+    """
     used = both.hasty.call("create", "alice", {"theme": "dark"})
     session = both.ours.validate_session(used)
     assert session.fresh
@@ -200,7 +207,7 @@ def test_we_renew_theirs(both: Side) -> None:
 
 
 def test_they_renew_ours(both: Side) -> None:
-    """An idle session of ours that they renew is active for us by the id that they give it, and is listed."""
+    """A Python session renewed by the JavaScript service is active and listed."""
     session = both.ours_hasty.create_session("alice", metadata={"via": "python"})
     while both.ours.get_session(session.session_id).state == "active":
         pass
@@ -208,7 +215,7 @@ def test_they_renew_ours(both: Side) -> None:
     ours = both.ours.validate_session(renewed)
     assert (ours.state, ours.fresh) == ("active", False)
     assert ours.handle in {device.handle for device in both.ours.get_all_user_sessions("alice")}
-    if both.layout == "lucia-v2":  # which renews in place, under the same id
+    if both.layout == "lucia-v2":  # Lucia 2 renews in place, under the same id
         assert (renewed, ours.handle, ours.metadata) == (
             session.session_id,
             session.handle,
@@ -217,7 +224,10 @@ def test_they_renew_ours(both: Side) -> None:
 
 
 def test_we_end_what_they_renewed(both: Side) -> None:
-    """Our sign-out everywhere ends a session of ours that they renewed, and what was there before."""
+    """The Python sign-out everywhere revokes a session that the JavaScript service renewed.
+
+    The used id is dead too.
+    """
     session = both.ours_hasty.create_session("alice")
     renewed = both.theirs.call("renew", session.session_id)
     both.ours.invalidate_all_user_sessions("alice")
@@ -226,7 +236,10 @@ def test_we_end_what_they_renewed(both: Side) -> None:
 
 
 def lost_logins(both: Side, ours: Auth[Any]) -> set[str]:
-    """Logins of theirs that live and are in no index; we sign out everywhere during each of their two commands, and in between."""
+    """Return live JavaScript logins that are in no index.
+
+    The Python service signs the user out during each of a login's two commands and between them.
+    """
 
     def amid_sign_outs(method: str, parameter: Any) -> Any:
         both.theirs.send(method, parameter)
@@ -247,7 +260,7 @@ def lost_logins(both: Side, ours: Auth[Any]) -> set[str]:
 
 @pytest.mark.parametrize("both", ["default"], indirect=True)
 def test_their_logins_stay_reachable(both: Side) -> None:
-    """While we sign out everywhere, a login of theirs that lives is in the index, so that the next sign-out ends it."""
+    """During sign-outs a live JavaScript login stays indexed, so the next sign-out revokes it."""
     assert lost_logins(both, both.ours) == set()
     both.ours.invalidate_all_user_sessions("alice")
     assert both.theirs.call("list", "alice") == []
@@ -255,13 +268,16 @@ def test_their_logins_stay_reachable(both: Side) -> None:
 
 @pytest.mark.parametrize("both", ["default"], indirect=True)
 def test_their_logins_stay_reachable_has_power(both: Side) -> None:
-    """Without ``legacy_writers`` such logins are lost."""
+    """Control: without ``legacy_writers`` such logins are lost."""
     with RedisSessionAdapter(both.client, layout=both.layout) as alone:
         assert lost_logins(both, Auth(sessions=alone, env="DEV")) != set()
 
 
 def test_an_index_of_both_has_no_expiry(both: Side) -> None:
-    """While they write, an index has no expiry, since their logins would not put it off; whoever wrote first."""
+    """With ``legacy_writers`` an index has no TTL, whoever wrote first.
+
+    JavaScript logins would not extend it.
+    """
     both.ours.create_session("alice")
     both.theirs.call("create", "bob")
     both.ours.create_session("bob")

@@ -1,1 +1,1 @@
-"""Log lines."""
+"""Tests of log lines."""

@@ -1,4 +1,4 @@
-"""How often a line is written, when an outage is over, and what is shown of text from outside."""
+"""Rate limits of log lines, the end of an outage, and untrusted text in logs."""
 
 import asyncio
 import logging
@@ -12,7 +12,7 @@ from tests.support.clocks import Time
 
 
 def test_limit_for_each_subject() -> None:
-    """So many lines a minute pass for each subject; the next one tells how many were left out."""
+    """Each subject has a limit of lines per minute; the next line counts those left out."""
     clock = Time(0)
     limiter = _logs.Limiter(clock)
     assert [limiter.admit("a", 2, ("x",)) for _ in range(4)] == [0, 0, None, None]
@@ -24,7 +24,10 @@ def test_limit_for_each_subject() -> None:
 
 
 def test_limit_for_many_subjects(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No more subjects are counted than there is room for; others get no line, and other events are not affected."""
+    """Only a limited number of subjects is counted, and further ones get no line.
+
+    Other events are not affected.
+    """
     monkeypatch.setattr(_logs, "MOST_COUNTED", 3)
     clock = Time(0)
     limiter = _logs.Limiter(clock)
@@ -36,7 +39,7 @@ def test_limit_for_many_subjects(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_outage(caplog: pytest.LogCaptureFixture) -> None:
-    """An outage writes two lines, however many requests fail, and though some are answered meanwhile."""
+    """An outage writes two lines, however many requests fail or succeed meanwhile."""
     clock = Time(0)
     outage = _logs.Outage(clock)
     unreachable = StoreUnavailable()
@@ -58,7 +61,7 @@ def test_outage(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_text_from_outside(caplog: pytest.LogCaptureFixture) -> None:
-    """Text from outside is cut, and can neither break a line nor move a terminal's cursor nor turn the text around."""
+    """Untrusted text is truncated, and control and direction characters are escaped."""
     caplog.set_level(logging.INFO, "lucia")
     _logs.signed_in("a\r\n\x1b[2Jb\u202ec\u2028\ud800é" + "x" * 10_000)
     (record,) = caplog.records
@@ -72,41 +75,41 @@ def test_text_from_outside(caplog: pytest.LogCaptureFixture) -> None:
 def test_nothing_is_counted_that_nobody_reads(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A line of a level that is off costs nothing but a look at the level."""
+    """A line of a disabled level is not counted."""
     monkeypatch.setattr(_logs, "_limiter", None)
     caplog.set_level(logging.CRITICAL, "lucia.auth")
     _logs.overloaded("something")
 
 
 def test_outside_of_an_event() -> None:
-    """A fact that a layer reports while no event is open is ignored."""
+    """A fact that is reported while no event is open is ignored."""
     _logs.key_found(None)
     _logs.revoked(1, "alice")
 
 
 class Reentrant:
-    """A hasher that asks its own workers, which are all taken by that."""
+    """A hasher that calls its own workers while they are all busy."""
 
     def __init__(self) -> None:
         self.again: Any = None
 
     def hash(self, password: str, /) -> str:
-        """Ask once more."""
+        """Hash again, with the same workers."""
         self.again(password)
         raise AssertionError
 
     def verify(self, password: str, hashed: str, /) -> bool:
-        """Never asked."""
+        """Fail: it is never called."""
         raise AssertionError
 
     def needs_rehash(self, hashed: str, /) -> bool:
-        """Never asked."""
+        """Fail: it is never called."""
         raise AssertionError
 
 
 @pytest.mark.parametrize("flavour", ["async", "sync"])
 def test_overload(flavour: str, caplog: pytest.LogCaptureFixture) -> None:
-    """A password that is refused since too many wait writes a line, once a minute."""
+    """A password that is refused because too many wait writes a line once a minute."""
     hasher, pool = Reentrant(), PasswordPool(workers=1, queue=0)
     if flavour == "async":
         workers = AsyncPasswordWorkers(hasher, pool)
@@ -124,7 +127,7 @@ def test_overload(flavour: str, caplog: pytest.LogCaptureFixture) -> None:
 def test_suppressed_lines_are_told(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A line after some that were left out says how many, in its text and in a field."""
+    """A line after suppressed ones gives their number, in its text and in a field."""
     clock: Any = Time(0)
     monkeypatch.setattr(_logs, "_limiter", _logs.Limiter(clock))
     _logs.store_corrupt()

@@ -1,4 +1,1 @@
-"""An exhaustive model of the store.
-
-The shipped operations over a Redis of a few keys, in every interleaving.
-"""
+"""A model checker for the store: its shipped operations over a small Redis, in every order."""

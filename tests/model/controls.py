@@ -1,6 +1,6 @@
 """Protocols that are known to be wrong.
 
-The explorer has to find out: a model that misses them proves nothing.
+The explorer has to find the law that each breaks: a model that misses it proves nothing.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -26,7 +26,7 @@ from tests.model.world import LAYOUT
 
 
 class IndexFirst(ClusterStore):
-    """Puts the id into the index, then writes the session.
+    """A create that adds the id to the index before it writes the session.
 
     A sign-out in between removes the id for good.
     """
@@ -42,8 +42,9 @@ class IndexFirst(ClusterStore):
 
 
 class IndexDeleted(ClusterStore):
-    """The shipped protocol, but a sign-out everywhere deletes the index and with it the ids that it
-    did not see.
+    """The shipped protocol, but a sign-out everywhere deletes the index.
+
+    Ids that it did not see are lost.
     """
 
     def delete_by_user(self, user_id: str, keep: str | None = None) -> Operation[bool]:
@@ -55,9 +56,9 @@ class IndexDeleted(ClusterStore):
 
 
 class Original(IndexDeleted):
-    """What Lucia JS's adapter does.
+    """The protocol of Lucia JS's adapter.
 
-    Both writes side by side, and a sign-out everywhere that deletes the index.
+    A login sends both writes at once, and a sign-out everywhere deletes the index.
     """
 
     def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]:
@@ -78,7 +79,10 @@ class Original(IndexDeleted):
 
 
 class Endless(ClusterStore):
-    """The index gets its expiry in a step of its own: a crash before it leaves a key for ever."""
+    """A create that sets the index's TTL in a step of its own.
+
+    A crash before that step leaves a key without a TTL.
+    """
 
     def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]:
         index = self._layout.index_key(row.user_id)
@@ -91,9 +95,9 @@ class Endless(ClusterStore):
 
 
 class Overwriting(ClusterStore):
-    """A create that writes whatever is there, as Lucia JS's does after it has looked.
+    """A create that overwrites an existing session, as that of Lucia JS does after a check.
 
-    Two at once, or a taken id, and one is lost.
+    With two creates at once, or a taken id, one session is lost.
     """
 
     def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]:
@@ -106,9 +110,7 @@ class Overwriting(ClusterStore):
 
 
 class BlindPrune(ClusterStore):
-    """Reading a user's sessions removes all ids from the index that it saw, also those whose
-    session is alive.
-    """
+    """A listing that removes all ids it saw from the index, even live ones."""
 
     def get_by_user(self, user_id: str, now: int) -> Operation[list[SessionRow]]:
         index = self._layout.index_key(user_id)
@@ -119,7 +121,7 @@ class BlindPrune(ClusterStore):
 
 
 class NeverPruned(ClusterStore):
-    """Reading a user's sessions leaves dead ids in the index."""
+    """A listing that leaves dead ids in the index."""
 
     def get_by_user(self, user_id: str, now: int) -> Operation[list[SessionRow]]:
         ids = yield from self._layout.index.read(self._layout.index_key(user_id))
@@ -127,9 +129,9 @@ class NeverPruned(ClusterStore):
 
 
 class PointerFirst(ClusterStore):
-    """A renewal that names its successor before it makes it.
+    """A renewal that names its successor in the marker before it creates it.
 
-    A crash in between leaves a promise that others keep, or nobody.
+    After a crash in between, the marker names a session that may be created later, or never.
     """
 
     def renew(
@@ -154,7 +156,7 @@ class PointerFirst(ClusterStore):
 class CreateThenDelete(ClusterStore):
     """A renewal without a marker.
 
-    A sign-out everywhere that saw the used id alone never hears of the successor.
+    A sign-out everywhere that saw only the used id misses the successor.
     """
 
     def renew(
@@ -168,7 +170,7 @@ class CreateThenDelete(ClusterStore):
 
 
 class LoserKeeps(ClusterStore):
-    """A renewal that came second leaves the successor that it made alive."""
+    """A renewal that leaves its successor alive though another renewal won."""
 
     def renew(
         self, used_id: str, successor: SessionRow, grace: int, sealed: str | None = None
@@ -187,7 +189,7 @@ class LoserKeeps(ClusterStore):
 
 
 class MarkersIgnored(ClusterStore):
-    """Ends sessions, but not what they were renewed to."""
+    """A revocation that misses the successors of sessions."""
 
     def _revoke(
         self, session_ids: Iterable[str], seen: set[str | None], recorder: RevocationRecorder
@@ -199,9 +201,7 @@ class MarkersIgnored(ClusterStore):
 
 
 class HandleIgnored(ClusterStore):
-    """Spares the id to keep and what it was renewed to, but not the successor that a renewal is
-    about to put in its place.
-    """
+    """A sign-out that keeps a session and its successors, but not one still being renewed to."""
 
     def delete_by_user(self, user_id: str, keep: str | None = None) -> Operation[bool]:
         index = self._layout.index_key(user_id)
@@ -215,7 +215,7 @@ class HandleIgnored(ClusterStore):
 
 
 class Unchecked(SingleServerStore):
-    """Revokes what the index held a moment ago, without asking whether it holds something else now."""
+    """A sign-out that revokes the ids it read, though the index may have changed."""
 
     def _revoke(
         self,
@@ -230,9 +230,7 @@ class Unchecked(SingleServerStore):
 
 
 class EndsThenCreates(SingleServerStore):
-    """Revokes what was surplus a moment ago, and creates, without asking whether the index holds
-    something else now.
-    """
+    """A capped login that revokes the surplus, though the index may have changed."""
 
     def create_capped(
         self, row: SessionRow, limit: int, now: int, random_below: Callable[[int], int]
@@ -243,7 +241,10 @@ class EndsThenCreates(SingleServerStore):
 
 
 class LooksBeforehand(ClusterStore):
-    """Looks what is surplus before the login is in the index: two at once do not see each other."""
+    """A capped login that computes the surplus before it is indexed.
+
+    Two such logins miss each other.
+    """
 
     def create_capped(
         self, row: SessionRow, limit: int, now: int, random_below: Callable[[int], int]
@@ -255,7 +256,7 @@ class LooksBeforehand(ClusterStore):
 
 
 class EndsOnlyIds(ClusterStore):
-    """Ends the surplus, but not what that was renewed to meanwhile."""
+    """A capped login that revokes the surplus, but not the successors of renewals meanwhile."""
 
     def _delete(self, session_ids: Iterable[str], recorder: RevocationRecorder) -> Operation[None]:
         for id_ in session_ids:
@@ -263,7 +264,7 @@ class EndsOnlyIds(ClusterStore):
 
 
 class Control(NamedTuple):
-    """A wrong protocol, the law that it breaks, and the scenario in which it does."""
+    """A wrong protocol, the law that it breaks, and a scenario in which it does."""
 
     store: Store
     law: str

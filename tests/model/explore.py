@@ -1,11 +1,10 @@
-"""Every interleaving of some operations of the store, with crashes, lost replies, late commands and
-expiries, held to the laws.
+"""An exhaustive explorer of interleavings, with crashes, lost replies, late commands and expiries.
 
-An operation is a pure generator, so where it is follows from the replies that it was sent, and what
-is explored is what ships. Each law is checked in every world. So a task that is not scheduled any
-more is one that crashed, or was cancelled, after any of its steps. A crash is an event of its own
-only for tasks that would keep a marker from expiring: a marker lives at least twice as long as any
-operation.
+An operation is a pure generator, so its state follows from the replies that it was sent, and the
+code that ships is the code that is explored. Each law is checked in every world. So a task that is
+not scheduled any more stands for one that crashed or was cancelled at that step. A crash is an
+event of its own only for tasks that would keep a marker from expiring: a marker lives at least
+twice as long as any operation.
 """
 
 from collections.abc import Iterator
@@ -31,11 +30,11 @@ from tests.model.world import (
 
 
 class Violation(AssertionError):
-    """A law does not hold at the end of this trace."""
+    """A law that does not hold at the end of a trace."""
 
 
 class Event(NamedTuple):
-    """What leads from one world to the next."""
+    """A transition from one world to the next."""
 
     what: str
     number: int | None = None
@@ -44,10 +43,7 @@ class Event(NamedTuple):
 
 
 class Explorer:
-    """Walks the graph of a scenario's worlds, breadth first, and judges each of them.
-
-    By all laws, or by one.
-    """
+    """A breadth-first search over a scenario's worlds, which checks all laws or one in each."""
 
     def __init__(self, scenario: Scenario, *, law: str | None = None) -> None:
         self._scenario = scenario
@@ -57,10 +53,10 @@ class Explorer:
         self._known_gone: dict[tuple[Snapshot, frozenset[str]], frozenset[str]] = {}
 
     def run(self) -> int:
-        """Visit every world; returns how many there are.
+        """Visit every world, and return how many there are.
 
         Raises:
-            Violation: with a shortest trace that leads to it.
+            Violation: a law does not hold. The error has a shortest trace that leads there.
         """
         first = self._first()
         parents: dict[World, World | None] = {first: None}
@@ -182,7 +178,7 @@ class Explorer:
     def _step(
         self, world: World, number: int, index: int, part: Part
     ) -> Iterator[tuple[Event, World]]:
-        """One command: it is executed and answered; or the world goes wrong."""
+        """Yield the outcomes of one command: a reply, or each fault that is allowed."""
         reply, after = self._execute(world, part)
         answered = self._answered(after, number, index, reply)
         yield Event("->", number, part, reply), answered
@@ -209,7 +205,7 @@ class Explorer:
             )
 
     def _unanswered(self, world: World, number: int) -> list[tuple[int, Part]]:
-        """The commands on their way."""
+        """Return a process's commands in flight."""
         process = world.processes[number]
         assert process.point is not None
         parts = process.point.parts
@@ -260,7 +256,7 @@ class Explorer:
         for id_ in world.snapshot.provisional():
             key = LAYOUT.session_key(id_).encode()
             yield (
-                Event(f"{id_} was not made whole, and expires"),
+                Event(f"{id_} was not completed, and expires"),
                 self._without(world, key, unmade(id_)),
             )
         blocked = {each.key for each in world.blockers}
@@ -275,7 +271,7 @@ class Explorer:
         )
 
     def _crashes(self, world: World) -> Iterator[tuple[Event, World]]:
-        """What else may keep no marker from expiring: a crash, or a late command that is lost."""
+        """Yield crashes and lost late commands, after which more markers may expire."""
         for number in {number for each in world.blockers for number in each.writing | each.after}:
             if world.crashes and world.processes[number].status == "running":
                 crashed = _with(world, number, Process(None, status="crashed"))
@@ -296,7 +292,7 @@ def _with(world: World, number: int, process: Process) -> World:
 
 
 def _busy(world: World) -> set[int]:
-    """Who is in progress, or has commands on their way."""
+    """Return the processes that are running or have late commands in flight."""
     running = {
         number for number, process in enumerate(world.processes) if process.status == "running"
     }
@@ -304,7 +300,7 @@ def _busy(world: World) -> set[int]:
 
 
 def _unblocked(world: World) -> World:
-    """Without the blockers that are over, so that equal worlds are equal."""
+    """Remove the blockers that are over, so that equal worlds compare equal."""
     if not world.blockers:
         return world
     busy = _busy(world)

@@ -1,6 +1,6 @@
-"""Clients of the model's server whose every command waits at a gate that a scheduler opens.
+"""Clients of the model's server. Each of their commands waits until a scheduler lets it pass.
 
-They are the only false Redis in the tests: ``test_twin.py`` holds the server behind them to real
+They are the only fake Redis in the tests, and ``test_twin.py`` compares their server with real
 ones.
 """
 
@@ -26,16 +26,16 @@ _SHIPPED: Final[tuple[Script, ...]] = (
 _SCRIPTS: Final = {
     name: script for script in _SHIPPED for name in (script.sha.encode(), script.text.encode())
 }
-"""By what EVALSHA and EVAL are sent."""
+"""Scripts by their SHA-1 and by their text, as EVALSHA and EVAL name them."""
 
 
 @dataclass(eq=False)
 class Request:
-    """A command of one process, at its gate until the scheduler opens it.
+    """A command of one process, which waits at its gate.
 
     Args:
-        part: what the model's server executes; None if the server refuses it.
-        error: with which it is refused.
+        part: what the model's server executes; None if it refuses the command.
+        error: the error of a refused command.
     """
 
     part: Part | None
@@ -44,20 +44,20 @@ class Request:
 
 
 class Gate:
-    """Where one process's command waits, and what it has been answered."""
+    """The place where a process's commands wait, and the replies it got."""
 
     def __init__(self) -> None:
         self.waiting: Request | None = None
         self.replies: list[Frozen] = []
 
     async def ask(self, request: Request) -> Reply:
-        """Wait for the scheduler, and for the reply."""
+        """Wait until the scheduler lets the command pass, and return its reply."""
         assert self.waiting is None, "a process sends one command at a time"
         self.waiting = request
         return await request.reply
 
     def open(self, server: "ModelServer") -> None:
-        """Execute the command, and give the reply to the process."""
+        """Execute the command, and send the reply to the process."""
         request, self.waiting = self._take(), None
         if request.error is not None:
             self.replies.append(type(request.error).__name__)
@@ -69,7 +69,7 @@ class Gate:
         request.reply.set_result(reply)
 
     def forget(self) -> Request:
-        """Let the process be cancelled: whether its command is executed is another matter."""
+        """Take the command away, since its process is cancelled. It may execute later or never."""
         request, self.waiting = self._take(), None
         self.replies.append("cancelled")
         return request
@@ -105,7 +105,7 @@ class GatedClient:
         return await self._gate.ask(self._request(*words))
 
     def pipeline(self, *, transaction: bool) -> "GatedTransaction":
-        """A transaction."""
+        """Begin a transaction."""
         assert transaction
         return GatedTransaction(self._gate)
 
@@ -123,7 +123,7 @@ class GatedClient:
 
 
 class ForgetfulClient(GatedClient):
-    """A client of a server whose scripts are flushed between every two commands."""
+    """A client of a server whose scripts are flushed before each command."""
 
     def _script(self, name: str, script: str | bytes, count: int, *words: Any) -> Request:
         request = super()._script(name, script, count, *words)
@@ -135,7 +135,7 @@ class ForgetfulClient(GatedClient):
 
 
 class ScriptlessClient(GatedClient):
-    """A client that may run no scripts."""
+    """A client that may not run scripts."""
 
     def _script(self, name: str, script: str | bytes, count: int, *words: Any) -> Request:
         return Request(
@@ -145,15 +145,15 @@ class ScriptlessClient(GatedClient):
 
 
 class RedisCluster(GatedClient):
-    """A cluster's client, which the adapter tells by its name."""
+    """A cluster client, which the adapter recognises by its class name."""
 
     def get_nodes(self) -> list[object]:
-        """The nodes' clients, which have no cache."""
+        """Return no nodes, so that none has a client-side cache."""
         return []
 
 
 class GatedTransaction:
-    """MULTI and EXEC, which are sent together."""
+    """A transaction whose commands are sent together."""
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
@@ -170,7 +170,7 @@ class GatedTransaction:
         self._commands.append(Call(name, arguments))
 
     async def execute(self) -> Reply:
-        """Send all of them and wait for the replies."""
+        """Send all commands, and return their replies."""
         return await self._gate.ask(Request(Transaction(tuple(self._commands))))
 
 

@@ -1,25 +1,24 @@
-"""What must hold in every world, and at the end of every operation.
+"""The laws: what must hold in every world, and at the end of every operation.
 
-Numbers as in the invariants of the store's design.
+The numbers are those of the invariants of the store's design.
 
 * I1: a complete session is in the index, so that a sign-out everywhere finds it.
-* I2: what was revoked never validates again, nor does anything that it was renewed to, however
-  late.
-* I3: every key expires: a session at its end, an index no earlier than the sessions in it, a marker
-  within a minute.
-* I4: a create with another session's id fails and changes nothing; the same create once more does
+* I2: a revoked session never validates again, nor does any successor of it, however late.
+* I3: every key has a TTL: a session until its expiry, an index at least as long as the sessions in
+  it, a marker at most a minute.
+* I4: a create with another session's id fails and changes nothing. Repeating the same create does
   not fail.
-* I5: a renewal leaves its login one live session: none that was handed out is lost, and the used id
-  is dead.
-* I5a: a renewal of what is dead, be its end still in progress, gives nothing; unless it is sent
-  again, its first try having come before. Nor is it judged beside Lucia JS, where a renewal has one
-  more command after the one that decides.
-* I5b: a login has one live session that was handed out, however many renew it at once; a loser's
-  successor is dead.
-* keep: what a sign-out everywhere was told to keep lives on, itself or as its successor.
-* cap: capped logins leave as many logins as the limit, at every moment or once all have returned,
-  unless somebody revokes one; none fails.
-* list: a listing has every session that lived all the while, and none that was revoked before; it
+* I5: a renewal leaves its login one live session. No session that was handed out is lost, and the
+  used id is dead.
+* I5a: a renewal of a dead session returns nothing, even if its revocation is still in progress.
+  Not checked for commands that are sent again, whose first try may have come before the
+  revocation, nor with legacy writers, where a renewal goes on after the deciding command.
+* I5b: a login has one live session that was handed out, however many renew it at once. The
+  successor of a renewal that lost is dead.
+* keep: the session that a sign-out everywhere keeps stays alive, itself or as its successor.
+* cap: capped logins leave exactly as many logins as the limit, unless somebody revokes one. This
+  holds at every moment or once all have returned. None of them fails.
+* list: a listing has every session that was alive throughout, and none that was revoked before. It
   removes dead ids from the index (I7).
 """
 
@@ -46,7 +45,7 @@ from tests.model.world import (
 
 
 def faults_of(scenario: Scenario, world: World) -> Iterator[str]:
-    """The laws that do not hold in this world, each with what breaks it."""
+    """Yield the laws that do not hold in this world, each with the reason."""
     if world.fault is not None:
         yield world.fault
     for law in _LAWS:
@@ -54,22 +53,22 @@ def faults_of(scenario: Scenario, world: World) -> Iterator[str]:
 
 
 def reachable(scenario: Scenario, world: World) -> Iterator[str]:
-    """I1; Lucia JS may write a session before its index entry, and tells nobody meanwhile"""
+    """Check I1. Lucia JS may write a session before its index entry, but not hand it out."""
     live, originals = world.snapshot.live, originals_of(scenario)
     for id_ in live.keys() - world.snapshot.index:
         if id_ in world.released:
             yield f"I1: {id_} was handed out and validates, and is not in the index"
         elif live[id_] > NOW + PROVISIONAL_MS and id_ not in originals:
-            yield f"I1: {id_} is whole, and not in the index"
+            yield f"I1: {id_} is complete, and is not in the index"
 
 
 def originals_of(scenario: Scenario) -> set[str]:
-    """The ids of the sessions that Lucia JS makes."""
+    """Return the ids of the sessions that Lucia JS creates."""
     return {task.makes for task in scenario.tasks if task.kind == "original"}
 
 
 def dead_for_ever(scenario: Scenario, world: World) -> Iterator[str]:
-    """I2"""
+    """Check I2."""
     snapshot = world.snapshot
     for id_ in world.revoked:
         for each in snapshot.chain(id_):
@@ -77,11 +76,14 @@ def dead_for_ever(scenario: Scenario, world: World) -> Iterator[str]:
                 yield f"I2: {id_} was revoked, and {each} validates"
     for id_ in world.released & snapshot.live.keys():
         if revoked := ancestors(scenario, [id_], world.forgotten) & world.revoked:
-            yield f"I2: {id_} was handed out in the place of {', '.join(revoked)}, which was revoked, and validates"
+            yield (
+                f"I2: {id_} validates, and was handed out in the place of "
+                f"{', '.join(revoked)}, which was revoked"
+            )
 
 
 def gone_logins(snapshot: Snapshot, released: frozenset[str]) -> frozenset[str]:
-    """The logins that were handed a session, of which none validates, nor what it was renewed to."""
+    """Return the logins that were handed a session, and have no live one any more."""
     there = {
         login_of(id_)
         for id_ in released
@@ -91,7 +93,7 @@ def gone_logins(snapshot: Snapshot, released: frozenset[str]) -> frozenset[str]:
 
 
 def expiring(scenario: Scenario, world: World) -> Iterator[str]:
-    """I3; beside Lucia JS an index has no expiry, and Lucia JS's sessions have a wrong one"""
+    """Check I3. With Lucia JS an index has no TTL, and the sessions of Lucia JS a wrong one."""
     live, originals, index = (
         world.snapshot.live,
         originals_of(scenario),
@@ -102,9 +104,9 @@ def expiring(scenario: Scenario, world: World) -> Iterator[str]:
             if entry.expires is not None and (key, entry.expires) not in [
                 (name, first.expires) for name, first in scenario.database
             ]:
-                yield "I3: the index has an expiry, which may come before that of a session of Lucia JS"
+                yield "I3: the index may expire before a session of Lucia JS"
         elif entry.expires is None:
-            yield f"I3: {key!r} has no expiry"
+            yield f"I3: {key!r} has no TTL"
         elif key in world.snapshot.markers and entry.expires > NOW + MARKER_MS:
             yield f"I3: the marker {key!r} lives too long"
         elif key == index:
@@ -123,7 +125,7 @@ def _index_expiring(snapshot: Snapshot, expires: int) -> Iterator[str]:
 
 
 def no_overwrite(scenario: Scenario, world: World) -> Iterator[str]:
-    """I4"""
+    """Check I4."""
     first, now = dict(scenario.database), dict(world.snapshot.state)
     created: Counter[str] = Counter()
     for task, process in zip(scenario.tasks, world.processes, strict=True):
@@ -151,7 +153,7 @@ def _is_contended(scenario: Scenario, task: Task) -> bool:
 
 
 def no_lock_out(scenario: Scenario, world: World) -> Iterator[str]:
-    """I5: what nobody ends"""
+    """Check I5 for sessions that nobody revokes."""
     if any(task.kind in ("revoke", "capped") for task in scenario.tasks):
         return
     endable = {login_of(task.uses) for task in scenario.tasks if task.kind == "delete"}
@@ -166,7 +168,7 @@ def no_lock_out(scenario: Scenario, world: World) -> Iterator[str]:
 
 
 def used_is_dead(scenario: Scenario, world: World) -> Iterator[str]:
-    """I5 and I5b, of a renewal that has returned"""
+    """Check I5 and I5b for renewals that have returned."""
     for task, process in zip(scenario.tasks, world.processes, strict=True):
         if task.kind == "renew" and process.status == "done":
             if task.uses in world.snapshot.live:
@@ -176,7 +178,7 @@ def used_is_dead(scenario: Scenario, world: World) -> Iterator[str]:
 
 
 def one_successor(_: Scenario, world: World) -> Iterator[str]:
-    """I5b"""
+    """Check I5b."""
     logins = Counter(login_of(id_) for id_ in world.released & world.snapshot.live.keys())
     yield from (
         f"I5b: login {login} has two sessions that were handed out and validate"
@@ -186,7 +188,7 @@ def one_successor(_: Scenario, world: World) -> Iterator[str]:
 
 
 def kept(scenario: Scenario, world: World) -> Iterator[str]:
-    """keep: if this sign-out everywhere is the only one who revokes sessions"""
+    """Check keep, if this sign-out everywhere is the only operation that revokes sessions."""
     endings = [
         pair
         for pair in zip(scenario.tasks, world.processes, strict=True)
@@ -203,7 +205,7 @@ def kept(scenario: Scenario, world: World) -> Iterator[str]:
 
 
 def capped(scenario: Scenario, world: World) -> Iterator[str]:
-    """cap"""
+    """Check cap."""
     limit = max(task.limit for task in scenario.tasks)
     if not limit:
         return
@@ -243,13 +245,12 @@ _LAWS: tuple[Callable[[Scenario, World], Iterator[str]], ...] = (
 def end_fault(
     scenario: Scenario, task: Task, world: World, process: Process, result: Frozen
 ) -> str | None:
-    """What is judged when an operation returns: a listing, and I5a."""
+    """Check list and I5a when an operation returns, and return the law that is broken."""
     if task.kind == "list":
         return _listing_fault(scenario, world, process.before, result)
     forgotten = {login_of(id_) for id_ in world.forgotten}
-    certain = (
-        world.resends == scenario.resends and not scenario.legacy_writers
-    )  # else it may have been renewed before the end
+    # If a command was sent again, its first try may have come before the revocation.
+    certain = world.resends == scenario.resends and not scenario.legacy_writers
     if (
         certain
         and task.kind == "renew"
@@ -268,9 +269,9 @@ def _listing_fault(
         login_of(id_) for id_ in snapshot.live
     } - {login_of(id_) for id_ in before.revoked}
     if missed := expected - {login_of(id_) for id_ in listed}:
-        return f"list: the login of {', '.join(missed)} was alive all the while, and is not in the listing"
+        return f"list: the login of {', '.join(missed)} was alive throughout, and is not listed"
     if revoked := listed & before.revoked:
-        return f"list: {', '.join(revoked)} was revoked before, and is in the listing"
+        return f"list: {', '.join(revoked)} was revoked before, and is listed"
     if not scenario.legacy_writers and (
         dead := before.dead & snapshot.index - snapshot.live.keys()
     ):
@@ -279,7 +280,7 @@ def _listing_fault(
 
 
 def before_of(task: Task, world: World) -> Before:
-    """What the law about this task will ask for."""
+    """Return the facts at the beginning of a task that its law needs."""
     if task.kind == "revoke":
         return Before(world.released)
     if task.kind == "list":
@@ -290,7 +291,7 @@ def before_of(task: Task, world: World) -> Before:
 
 
 def revoked_by(task: Task, before: Before, result: Frozen) -> frozenset[str]:
-    """What an operation that has returned has revoked for ever."""
+    """Return the ids that an operation that has returned has revoked for ever."""
     if task.kind == "delete":
         return frozenset({task.uses})
     if task.kind == "revoke":
@@ -300,7 +301,7 @@ def revoked_by(task: Task, before: Before, result: Frozen) -> frozenset[str]:
 
 
 def released_by(task: Task, result: Frozen) -> frozenset[str]:
-    """The ids that an operation that has returned gave to its caller."""
+    """Return the ids that an operation that has returned gave to its caller."""
     if task.kind in ("create", "capped", "original"):
         return frozenset({task.makes})
     return (
@@ -311,7 +312,7 @@ def released_by(task: Task, result: Frozen) -> frozenset[str]:
 
 
 def ancestors(scenario: Scenario, ids: Iterable[str], forgotten: frozenset[str]) -> frozenset[str]:
-    """What these sessions are made in the place of, as far as it is not forgotten."""
+    """Return the sessions that these were renewed from, unless their markers have expired."""
     found: set[str] = set()
     waiting = list(ids)
     while waiting:

@@ -1,4 +1,4 @@
-"""The operations that run side by side, from the first login to a sign-out everywhere, by name."""
+"""Operations that run concurrently, by the name of their scenario."""
 
 import os
 from collections.abc import Callable
@@ -17,20 +17,20 @@ from tests.model.server import NOW, Entry, State
 from tests.model.world import LAYOUT, USER, Scenario, Task, login_of
 
 LARGE: Final = os.environ.get("LUCIA_MODEL") == "large"
-"""Whether the long scenarios run too."""
+"""Whether the long scenarios are run too."""
 
 _LIFE = 1_000_000_000
 _ORDER = "doxabcj"
-"""The logins in the order of their times."""
+"""The logins from the oldest to the newest."""
 
 
 def end_of(id_: str) -> int:
-    """When a session ends: each at another time. None ends later than the one without a name."""
+    """Return when a session expires: each at another time, none later than the empty id."""
     return NOW + _LIFE - 100_000 * sum(id_.encode())
 
 
 def row(id_: str, **attributes: str) -> SessionRow:
-    """A session; those of one login have one handle and one time of the login."""
+    """Return a session. Those of one login share a handle and the time of the login."""
     end, login = end_of(id_), login_of(id_)
     of_login = {"handle": login, "created_at": NOW + _ORDER.index(login)}
     return SessionRow(
@@ -45,7 +45,7 @@ def row(id_: str, **attributes: str) -> SessionRow:
 def stored(
     *live: str, dead: tuple[str, ...] = (), renewed: tuple[tuple[str, str], ...] = ()
 ) -> State:
-    """Keys with these sessions, newest first, index entries without a session, and markers."""
+    """Return keys with these sessions, newest first, dead ids in the index, and markers."""
     keys = {LAYOUT.session_key(id_): Entry(encode_row(row(id_)), end_of(id_)) for id_ in live}
     if ids := (*live, *dead):
         keys[LAYOUT.index_key(USER)] = Entry(tuple(map(str.encode, ids)), max(map(end_of, ids)))
@@ -57,7 +57,7 @@ def stored(
 
 
 def with_sets(scenario: Scenario) -> Scenario:
-    """The same scenario where an index is a set."""
+    """Return the same scenario with a set as the index."""
     database = tuple(
         (
             key,
@@ -83,9 +83,9 @@ class Tasks:
         )
 
     def original(self, id_: str) -> Task:
-        """A login by Lucia JS's adapter.
+        """Return a login by Lucia JS's adapter.
 
-        The index entry and the session side by side, an absolute time as a life.
+        It sends the index entry and the session at once, with an absolute time as the TTL.
         """
 
         def start() -> Operation[None]:
@@ -115,9 +115,9 @@ class Tasks:
         failures: int = 0,
         expiries: bool = True,
     ) -> Scenario:
-        """Tasks within a cap, over these sessions.
+        """Return a scenario of capped logins over these sessions.
 
-        Only where one script sees all keys it is kept at every moment.
+        The limit holds at every moment only where one script sees all keys.
         """
         strict = isinstance(self._store, SingleServerStore)
         return Scenario(
@@ -161,7 +161,7 @@ def _oldest(length: int) -> int:
 
 
 def _follow(used: str) -> Operation[SessionRow | None]:
-    """What a request with this id is given."""
+    """Read a session as a request does, following its marker."""
     found = yield from get_session(LAYOUT, used)
     return found or (yield from get_successor(LAYOUT, used))
 
@@ -260,11 +260,11 @@ SCENARIOS: Final[dict[str, Callable[[Tasks], Scenario]]] = {
         do.capped("a", 1), do.revoke(), live=("o",), failures=1
     ),
 }
-"""What every protocol is held to.
+"""The scenarios for every protocol.
 
-A command that lost its reply may be sent again at once in any scenario; where ``resends`` is 0,
-that is only to bound the number of worlds. A command that executes late although it was sent again
-(``zombies``) is never that of a create or a renewal, which are not sent again.
+In any scenario a command that lost its reply could be sent again at once; ``resends`` is 0 only to
+limit the number of worlds. A command that was sent again and also executes late (``zombies``) is
+never one of a create or a renewal, since these are not sent again.
 """
 
 BESIDE_ORIGINAL: Final[dict[str, Callable[[Tasks], Scenario]]] = {
@@ -291,17 +291,18 @@ BESIDE_ORIGINAL: Final[dict[str, Callable[[Tasks], Scenario]]] = {
         (do.original("j"), do.renew("j", "j1"), do.delete("j")), legacy_writers=True
     ),
 }
-"""What the protocols are held to that were told that Lucia JS writes to the same keys."""
+"""The scenarios for protocols with ``legacy_writers``, where Lucia JS writes to the same keys."""
 
 SINGLE_USE: Final[dict[str, Callable[[Tasks], Scenario]]] = {
     "two logins with one id": lambda do: Scenario(
         (do.create("a"), do.create("a", metadata="other")), expiries=False, resends=1
     ),
 }
-"""Two creates of one id, which chance alone does not bring about.
+"""Two creates of one id, in practice impossible.
 
-That the first expires in between, before it is complete, is left out: then
-the second would be completed by the first, and both succeed."""
+Expiries are left out: if the first session expired before it is complete, the first create would
+complete the second session, and both would succeed.
+"""
 
 LARGE_SCENARIOS: Final[dict[str, Callable[[Tasks], Scenario]]] = {
     "two capped logins over two others": lambda do: do.capped_scenario(

@@ -1,13 +1,11 @@
-"""Every schedule of some calls of the real adapter over the real driver, with cancellations, held
-to the laws.
+"""An exhaustive scheduler of calls of the real adapter over the real driver, with cancellations.
 
 The calls run as tasks on a real event loop, each with an adapter and a client of its own, as in
-processes of their own. Each of their commands is an await that the scheduler ends. A path is the
-list of its choices: it runs from the beginning, since a coroutine can't be copied, and goes on
-depth first; a world that was there before is not gone into again. Each law is checked in every
-world, so a call that is not scheduled any more is one whose process has crashed at that await. A
-call that is cancelled runs on as far as it likes, and what it had sent executes at any later time,
-or never.
+separate processes. Each command is an await that the scheduler ends. A path is the list of its
+choices. It runs from the beginning, since a coroutine can't be copied, and is continued depth
+first, but not beyond a world that was seen before. Each law is checked in every world, so a call
+that is not scheduled any more stands for one whose process crashed at that await. A call that is
+cancelled runs on as far as it likes, and the command it had sent executes later or never.
 """
 
 import asyncio
@@ -29,11 +27,11 @@ from tests.model.world import USER, Before, Frozen, Part, Process, Scenario, Sna
 MakeAdapter = Callable[[Any], AsyncRedisSessionAdapter]
 
 PATIENCE = 200
-"""How many turns of the loop a call may take between two commands."""
+"""The most turns of the event loop that a call may take between two commands."""
 
 
 class Choice(NamedTuple):
-    """What the scheduler does next.
+    """A step of the scheduler.
 
     A call's command is executed and answered, the call is cancelled, or a late command is executed.
     """
@@ -53,23 +51,23 @@ class Running:
         self.call = asyncio.ensure_future(_call(adapter(client(self.gate)), task))
 
     def process(self) -> Process:
-        """As the laws see it."""
+        """Return the call as the laws see it."""
         return self.over or Process(
             None, status="new" if self.before is None else "running", before=self.before or Before()
         )
 
     def key(self) -> object:
-        """What its further course depends on."""
+        """Return the facts that decide how the call goes on."""
         return tuple(self.gate.replies), self.process()
 
 
 async def _call(adapter: AsyncRedisSessionAdapter, task: Task) -> Any:
-    """The method for a task of the model."""
+    """Call the adapter's method for a task of the model."""
     if task.kind in ("create", "duplicate"):
         return await adapter.set_session(
             row(task.makes, **({"noted": "other"} if task.kind == "duplicate" else {}))
         )
-    if task.kind == "capped":  # by the model's clock
+    if task.kind == "capped":  # with the model's clock
         return await adapter._run(
             lambda store: store.create_capped(row(task.makes), task.limit, NOW, lambda _: 0)
         )
@@ -89,13 +87,13 @@ async def _call(adapter: AsyncRedisSessionAdapter, task: Task) -> Any:
 
 
 class Scheduler:
-    """Walks over the schedules of a scenario's tasks.
+    """A search over all schedules of a scenario's tasks.
 
     Args:
         client: makes the client of each call.
-        adapter: makes its adapter.
+        adapter: makes the adapter of each call.
         cancellations: how many calls are cancelled at most.
-        law: only this one is judged.
+        law: checks only this law.
     """
 
     def __init__(
@@ -117,10 +115,10 @@ class Scheduler:
         self._planned: list[tuple[Choice, ...]] = [()]
 
     def run(self) -> int:
-        """Visit every world; returns how many there are.
+        """Visit every world, and return how many there are.
 
         Raises:
-            Violation: with a path that leads to it.
+            Violation: a law does not hold. The error has a path that leads there.
         """
         with asyncio.Runner() as runner:
             while self._planned:
@@ -128,9 +126,7 @@ class Scheduler:
         return len(self._known)
 
     async def _follow(self, path: tuple[Choice, ...]) -> None:
-        """Go a path from the beginning, and on by the first choice each time, as long as the worlds
-        are new.
-        """
+        """Replay a path, and then take the first choice each time while the worlds are new."""
         schedule = _Schedule(
             self._scenario, self._client, self._adapter, self._cancellations, self.snapshots
         )
@@ -166,7 +162,7 @@ class Scheduler:
 
 
 class _Schedule:
-    """The calls, the server and what has happened: one world after the other."""
+    """The calls and the server of one path."""
 
     def __init__(
         self,
@@ -188,7 +184,7 @@ class _Schedule:
         self._running = [Running(task, adapter, client) for task in scenario.tasks]
 
     def choices(self) -> list[Choice]:
-        """What may happen next."""
+        """Return the possible next steps."""
         waiting = [
             number
             for number, each in enumerate(self._running)
@@ -201,7 +197,7 @@ class _Schedule:
         ]
 
     async def take(self, choice: Choice) -> None:
-        """Let it happen, and each call run until its next command or its end."""
+        """Take a step, and let each call run until its next command or its end."""
         if choice.what == "late":
             self._server.execute(self._late.pop(choice.number)[1])
         else:
@@ -222,13 +218,13 @@ class _Schedule:
         running.call.cancel()
 
     async def settle(self) -> None:
-        """Run the loop until every call waits for the scheduler, or is over."""
+        """Run the loop until every call waits for the scheduler or is over."""
         for _ in range(PATIENCE):
             await asyncio.sleep(0)
             if all(each.call.done() or each.gate.waiting is not None for each in self._running):
                 break
         else:
-            raise AssertionError("a call waits for something that is no command")
+            raise AssertionError("a call waits for something other than a command")
         for running in self._running:
             if running.call.done() and running.over is None:
                 self._finish(running)
@@ -249,7 +245,7 @@ class _Schedule:
         return not running.task.uses or running.task.uses in self._released
 
     def world(self) -> World:
-        """What the laws judge."""
+        """Return the world that the laws check."""
         return World(
             snapshot=self._snapshots.of(self._server.state),
             processes=tuple(each.process() for each in self._running),
@@ -267,11 +263,11 @@ class _Schedule:
         )
 
     def key(self) -> object:
-        """What the further course depends on."""
+        """Return the facts that decide how the calls go on."""
         return self.world(), tuple(each.key() for each in self._running)
 
     async def end(self) -> None:
-        """Let nothing run on."""
+        """Cancel all calls."""
         for each in self._running:
             each.call.cancel()
         await asyncio.gather(*(each.call for each in self._running), return_exceptions=True)

@@ -1,7 +1,7 @@
-"""A Redis of the few commands that the store uses, as a pure function of its state.
-``test_twin.py`` holds it to a real server.
+"""A Redis with the few commands of the store, as a pure function of its state.
 
-Time stands still; keys that expire do so when the explorer says it.
+``test_twin.py`` compares it with a real server. Time stands still, and a key expires when the
+explorer says so.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,14 +18,14 @@ Value = bytes | tuple[bytes, ...] | frozenset[bytes]
 
 
 class Entry(NamedTuple):
-    """A key's value, and when it expires in milliseconds since the epoch; None is never."""
+    """A key's value, and its expiry in milliseconds since the epoch or None."""
 
     value: Value
     expires: int | None
 
 
 State = tuple[tuple[bytes, Entry], ...]
-"""The keys in order, so that equal servers are equal states."""
+"""The keys in order, so that equal servers have equal states."""
 
 
 class WrongType(Exception):
@@ -33,9 +33,9 @@ class WrongType(Exception):
 
 
 class Database:
-    """A state, opened for some commands.
+    """A state that commands can change.
 
-    ``timed`` are the keys that were given an expiry meanwhile, be it the one they had.
+    ``timed`` has the keys whose expiry was set meanwhile, even to the same time.
     """
 
     def __init__(self, state: State = ()) -> None:
@@ -43,11 +43,11 @@ class Database:
         self.timed: set[bytes] = set()
 
     def state(self) -> State:
-        """The keys as they are now."""
+        """Return the current keys."""
         return tuple(sorted(self.keys.items()))
 
     def run(self, command: Call | Eval | Transaction) -> Reply:
-        """Execute one command, one script or one transaction, whole."""
+        """Execute a command, script or transaction."""
         if isinstance(command, Transaction):
             return self._transact(command)
         if isinstance(command, Eval):
@@ -57,9 +57,9 @@ class Database:
         return _COMMANDS[command.name](self, *_texts(command.arguments))
 
     def _transact(self, command: Transaction) -> Reply:
-        """MULTI and EXEC: an error in one command does not keep the others from running.
+        """Execute all commands of a transaction, and raise the first error.
 
-        The first one is raised.
+        As in MULTI and EXEC, an error in one command does not stop the others.
         """
         replies = [self._attempt(each) for each in command.commands]
         if errors := [reply for reply in replies if isinstance(reply, WrongType)]:
@@ -73,19 +73,19 @@ class Database:
             return error
 
     def time(self) -> list[bytes]:
-        """TIME"""
+        """Execute TIME."""
         return [b"%d" % (NOW // 1000), b"%d" % (NOW % 1000 * 1000)]
 
     def mget(self, *keys: bytes) -> list[bytes | None]:
-        """MGET, which answers nil for a key of another type."""
+        """Execute MGET, which returns None for a key of another type."""
         return [self._text(key) for key in keys]
 
     def exists(self, key: bytes) -> int:
-        """EXISTS"""
+        """Execute EXISTS."""
         return int(key in self.keys)
 
     def set(self, key: bytes, value: bytes, *options: bytes) -> bytes | None:
-        """SET with NX, PX and PXAT"""
+        """Execute SET with NX, PX and PXAT."""
         words = [option.upper() for option in options]
         if b"NX" in words and key in self.keys:
             return None
@@ -99,22 +99,22 @@ class Database:
         return b"OK"
 
     def delete(self, *keys: bytes) -> int:
-        """DEL"""
+        """Execute DEL."""
         return sum(self.keys.pop(key, None) is not None for key in keys)
 
     def pttl(self, key: bytes) -> int:
-        """PTTL"""
+        """Execute PTTL."""
         entry = self.keys.get(key)
         if entry is None:
             return -2
         return -1 if entry.expires is None else entry.expires - NOW
 
     def pexpire(self, key: bytes, life: bytes) -> int:
-        """PEXPIRE"""
+        """Execute PEXPIRE."""
         return self.pexpireat(key, b"%d" % (NOW + int(life)))
 
     def pexpireat(self, key: bytes, when: bytes, condition: bytes = b"") -> int:
-        """PEXPIREAT with NX and GT; a key without an expiry counts as one that expires never"""
+        """Execute PEXPIREAT with NX and GT. For GT, a key without a TTL never expires."""
         entry = self.keys.get(key)
         if entry is None:
             return 0
@@ -127,7 +127,7 @@ class Database:
         return 1
 
     def persist(self, key: bytes) -> int:
-        """PERSIST"""
+        """Execute PERSIST."""
         entry = self.keys.get(key)
         if entry is None or entry.expires is None:
             return 0
@@ -135,16 +135,16 @@ class Database:
         return 1
 
     def llen(self, key: bytes) -> int:
-        """LLEN"""
+        """Execute LLEN."""
         return len(self._list(key))
 
     def lpush(self, key: bytes, value: bytes) -> int:
-        """LPUSH"""
+        """Execute LPUSH."""
         self._put(key, (value, *self._list(key)))
         return self.llen(key)
 
     def lrange(self, key: bytes, first: bytes, last: bytes) -> list[bytes]:
-        """LRANGE"""
+        """Execute LRANGE."""
         values = self._list(key)
         begin, end = (
             each if each >= 0 else max(0, len(values) + each + after) - after
@@ -153,7 +153,7 @@ class Database:
         return list(values[begin : end + 1])
 
     def lrem(self, key: bytes, count: bytes, value: bytes) -> int:
-        """LREM"""
+        """Execute LREM."""
         values, left = list(self._list(key)), abs(int(count)) or len(self._list(key))
         if int(count) < 0:
             values.reverse()
@@ -169,27 +169,27 @@ class Database:
         return len(values) - len(kept)
 
     def scard(self, key: bytes) -> int:
-        """SCARD"""
+        """Execute SCARD."""
         return len(self._set(key))
 
     def sadd(self, key: bytes, value: bytes) -> int:
-        """SADD"""
+        """Execute SADD."""
         values = self._set(key)
         self._put(key, values | {value})
         return int(value not in values)
 
     def srem(self, key: bytes, *values: bytes) -> int:
-        """SREM"""
+        """Execute SREM."""
         found = self._set(key)
         self._put(key, found.difference(values))
         return len(found.intersection(values))
 
     def smembers(self, key: bytes) -> list[bytes]:
-        """SMEMBERS, of which nobody may expect an order"""
+        """Execute SMEMBERS. Callers must not rely on the order."""
         return sorted(self._set(key))
 
     def srandmember(self, key: bytes, count: bytes) -> list[bytes]:
-        """SRANDMEMBER, by a chance that is the same each time"""
+        """Execute SRANDMEMBER. The choice is always the same."""
         return self.smembers(key)[: int(count)]
 
     def _text(self, key: bytes) -> bytes | None:
@@ -251,7 +251,7 @@ Words = list[bytes]
 
 
 class _List:
-    """An index that is a list, as the scripts see it."""
+    """A list as an index, as the scripts see it."""
 
     legacy_writers = False
 
@@ -275,7 +275,7 @@ class _List:
 
 
 class _Set(_List):
-    """One that is a set."""
+    """A set as an index."""
 
     def length(self, key: bytes) -> int:
         return self._database.scard(key)
@@ -308,7 +308,7 @@ _KINDS: Final[dict[str, Kind]] = {
     " legacy": _LegacyList,
     " set legacy": _LegacySet,
 }
-"""By what ends the names of their scripts."""
+"""Kinds of index by the suffix of their scripts' names."""
 
 
 def _extend(kind: Kind, database: Database, index: bytes, length: int, expires: bytes) -> None:
@@ -443,4 +443,4 @@ SCRIPTS: dict[str, Callable[[Database, Words, Words], Reply]] = {
         for suffix, kind in _KINDS.items()
     },
 }
-"""By the names of the scripts."""
+"""The twins of the scripts, by name."""

@@ -1,8 +1,7 @@
-"""Every interleaving of the store's shipped operations, with everything that may go wrong in
-between, held to the store's laws.
+"""The shipped operations keep the store's laws in every interleaving, with every fault.
 
-``LUCIA_MODEL=large`` adds the scenarios that take minutes. The laws are in ``laws.py``; what may go
-wrong is in ``world.py``.
+``LUCIA_MODEL=large`` adds the scenarios that take minutes. The laws are in ``laws.py``, and the
+faults in ``world.py``.
 
 =================== ========= ========= ========== =========
 protocol            scenarios    worlds with large    worlds
@@ -12,10 +11,10 @@ cluster                    33    28,742         45 1,530,000
 without scripts            33   286,095         42 1,890,000
 =================== ========= ========= ========== =========
 
-Measured on one core with Python 3.11: 22 seconds, and three minutes with the large ones. Over sets,
-where only a few scenarios are run unless they are to be large, there are as many worlds. With
-those, the scenarios beside Lucia JS's logins, and ``test_twin.py`` it is 32 seconds, and about six
-minutes with the large ones.
+Measured on one core with Python 3.11: 22 seconds, and three minutes with the large scenarios. With
+sets as indexes there are as many worlds, of which only a few scenarios are run by default. With
+those, the scenarios with Lucia JS's logins, and ``test_twin.py`` it is 32 seconds, and about six
+minutes with the large scenarios.
 """
 
 from collections.abc import Callable
@@ -73,7 +72,7 @@ BESIDE: Final = [
     or name in ("an original login, a sign-out", "an original login, a listing")
     or not protocol.endswith(", sets")
 ]
-"""Over sets those for each kind of command."""
+"""With sets, only the scenarios that cover each kind of command."""
 
 OVER_SETS: Final = (
     "two listings, a login",
@@ -82,13 +81,13 @@ OVER_SETS: Final = (
     "a renewal, a sign-out",
     "a renewal, others signed out",
 )
-"""Those for each kind of command that is sent to an index."""
+"""Scenarios that cover each kind of command that is sent to an index."""
 
 TOO_LARGE: Final = {
     ("without scripts", name)
     for name in ("two logins, two sign-outs", "two capped logins, a renewal", "three capped logins")
 }
-"""More than a million worlds; each login and each sign-out takes eight commands there."""
+"""Scenarios of more than a million worlds: each login and sign-out takes eight commands there."""
 
 CASES: Final = [
     (protocol, name) for protocol in STORES for name in CHOSEN if (protocol, name) not in TOO_LARGE
@@ -97,7 +96,7 @@ CASES: Final = [
 
 @pytest.fixture(params=STORES)
 def store(request: pytest.FixtureRequest) -> Store:
-    """Each protocol in turn."""
+    """Return each protocol."""
     return STORES[request.param]
 
 
@@ -112,16 +111,16 @@ def test_laws_hold(protocol: str, name: str) -> None:
     ("protocol", "name"), CASES if LARGE else [*product(SET_STORES, OVER_SETS)]
 )
 def test_laws_hold_over_sets(protocol: str, name: str) -> None:
-    """Every law holds where the index is a set."""
+    """Every law holds with a set as the index."""
     scenario = with_sets(CHOSEN[name](Tasks(SET_STORES[protocol])))
     assert Explorer(scenario).run() > len(scenario.tasks)
 
 
 @pytest.mark.parametrize(("protocol", "name"), BESIDE)
 def test_laws_hold_beside_the_original(protocol: str, name: str) -> None:
-    """Told so, the store loses no session that Lucia JS makes meanwhile.
+    """With ``legacy_writers`` no session that Lucia JS creates is lost.
 
-    Whoever was given its id, a sign-out everywhere finds it.
+    Once its id was handed out, a sign-out everywhere finds it.
     """
     store, index = LEGACY_STORES[protocol]
     scenario = BESIDE_ORIGINAL[name](Tasks(store, index))
@@ -132,9 +131,7 @@ def test_laws_hold_beside_the_original(protocol: str, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["an original login, a sign-out", "an original login, a listing"])
 def test_original_is_lost_without_being_told(store: Store, name: str) -> None:
-    """Not told so, the store takes the index entry of a session that is not written yet for one of
-    a dead session.
-    """
+    """Without ``legacy_writers`` the index entry of a session that is not written yet is lost."""
     with pytest.raises(
         Violation, match=r"\AI1: j was handed out and validates, and is not in the index"
     ):
@@ -145,7 +142,7 @@ def test_original_is_lost_without_being_told(store: Store, name: str) -> None:
     "name", ["a renewal, a sign-out", "a login, others signed out", "a renewal, others signed out"]
 )
 def test_laws_hold_by_blocks(store: Store, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sign-out of more sessions than one command may end keeps the laws."""
+    """A sign-out of more sessions than one command may revoke keeps the laws."""
     monkeypatch.setattr(single_server, "MAX_SESSIONS_PER_COMMAND", 1)
     monkeypatch.setattr(cluster, "MAX_COMMANDS_PER_BATCH", 1)
     scenario = replace(SCENARIOS[name](Tasks(store)), resends=0, failures=0)
@@ -156,17 +153,14 @@ def test_laws_hold_by_blocks(store: Store, name: str, monkeypatch: pytest.Monkey
 def test_laws_hold_while_logins_prune(
     store: Store, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Logins that remove dead ids from the index never remove a live one."""
+    """Logins that prune dead ids never remove a live one."""
     monkeypatch.setattr(operations, "PRUNE_SAMPLE_SIZE", 1)
     scenario = SCENARIOS[name](Tasks(store))
     assert Explorer(scenario).run() > len(scenario.tasks)
 
 
 def test_create_sent_again_comes_back(store: Store) -> None:
-    """Why creates are not sent again.
-
-    One that executes after a sign-out everywhere brings the session back, whatever the protocol.
-    """
+    """Creates are not sent again: one that executes late would revive a revoked session."""
     do = Tasks(store)
     with pytest.raises(Violation, match=r"\AI2: a was revoked, and a validates"):
         Explorer(
@@ -178,6 +172,6 @@ def test_create_sent_again_comes_back(store: Store) -> None:
     "control", CONTROLS, ids=lambda control: f"{type(control.store).__name__} breaks {control.law}"
 )
 def test_control_is_caught(control: Control) -> None:
-    """The explorer finds the law that a wrong protocol breaks."""
+    """The explorer finds the law that each wrong protocol breaks."""
     with pytest.raises(Violation, match=rf"\A{control.law}:"):
         Explorer(SCENARIOS[control.scenario](Tasks(control.store)), law=control.law).run()

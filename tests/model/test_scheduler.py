@@ -1,7 +1,6 @@
-"""Every schedule of two or three calls of the real adapter over the real driver, cancelled or
-crashed at every await, held to the laws.
+"""Calls of the real adapter keep the laws in every schedule, with cancellations and crashes.
 
-``LUCIA_MODEL=large`` has three calls in a cluster too, and cancels two of them.
+``LUCIA_MODEL=large`` also runs three calls in a cluster, and cancels two of them.
 """
 
 import asyncio
@@ -39,7 +38,7 @@ CLIENTS: Final[dict[str, MakeClient]] = {
 }
 
 FAST: Final = ("one server", "one server, SCRIPT FLUSH", "cluster")
-"""Where calls take so few commands that more can go wrong."""
+"""Clients whose calls take few commands, so that more schedules can be run."""
 
 TWO_CALLS: Final = (
     "a login, a sign-out, failing",
@@ -81,8 +80,10 @@ pytestmark = pytest.mark.slow
 
 
 def scenario_of(name: str, store: Store) -> Scenario:
-    """One of the model's: of its tasks only what they mean counts here, and of the protocol whether
-    a cap is kept at every moment.
+    """Return a scenario of the model.
+
+    The calls are made for its tasks by the real adapter. The protocol only decides whether a cap is
+    kept at every moment.
     """
     return SCENARIOS[name](Tasks(store))
 
@@ -102,7 +103,7 @@ def test_laws_hold(place: str, name: str) -> None:
 
 
 def test_without_scripts() -> None:
-    """The adapter turns to plain commands by itself where scripts are refused, and nowhere else."""
+    """The adapter uses plain commands if and only if scripts are refused."""
 
     async def protocol_after(client: GatedClient, gate: Gate) -> Store:
         adapter, server = AsyncRedisSessionAdapter(client), ModelServer(())
@@ -129,7 +130,7 @@ def test_without_scripts() -> None:
 
 
 def of(store: Store) -> Callable[[Any], AsyncRedisSessionAdapter]:
-    """Makes adapters that follow this protocol."""
+    """Return a function that makes adapters with this protocol."""
 
     def make(client: Any) -> AsyncRedisSessionAdapter:
         adapter = AsyncRedisSessionAdapter(client)
@@ -143,7 +144,7 @@ def of(store: Store) -> Callable[[Any], AsyncRedisSessionAdapter]:
     "control", CONTROLS, ids=lambda control: f"{type(control.store).__name__}, {control.law}"
 )
 def test_control_is_caught(control: Control) -> None:
-    """A protocol that is known to be wrong breaks its law in some schedule."""
+    """A wrong protocol breaks its law in some schedule."""
     with pytest.raises(Violation, match=rf"\A{control.law}:"):
         Scheduler(
             scenario_of(control.scenario, control.store),
@@ -154,7 +155,7 @@ def test_control_is_caught(control: Control) -> None:
 
 
 class PiecemealDriver(AsyncRedisDriver):
-    """Sends the commands of a transaction one by one."""
+    """A wrong driver that sends the commands of a transaction one by one."""
 
     async def _send(self, command: Command, *arguments: Any, **options: Any) -> Reply:
         if not isinstance(command, Transaction):
@@ -166,7 +167,7 @@ class PiecemealDriver(AsyncRedisDriver):
 
 
 def piecemeal(client: Any) -> AsyncRedisSessionAdapter:
-    """An adapter without scripts over that driver."""
+    """Return an adapter with that driver and without scripts."""
     adapter = of(ClusterStore(LAYOUT, PlainSteps()))(client)
     adapter._driver = PiecemealDriver(client)
     return adapter
@@ -176,9 +177,7 @@ def piecemeal(client: Any) -> AsyncRedisSessionAdapter:
     ("name", "law"), [("a login, a sign-out, failing", "I3"), ("two renewals", "I5")]
 )
 def test_wrong_driver_is_caught(name: str, law: str) -> None:
-    """A driver that does not keep a transaction whole breaks a law in some schedule, over the
-    shipped protocol.
-    """
+    """A driver that does not keep a transaction whole breaks a law."""
     with pytest.raises(Violation, match=rf"\A{law}:"):
         Scheduler(
             scenario_of(name, ClusterStore(LAYOUT, PlainSteps())),

@@ -1,6 +1,6 @@
-"""The model's server is held to a real one.
+"""The model's server behaves as a real one.
 
-The same commands, scripts and transactions, the same replies and the same keys after each.
+The same commands, scripts and transactions have the same replies, and leave the same keys.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,9 +26,9 @@ from tools.servers import Server
 pytestmark = pytest.mark.slow
 
 TOLERANCE: Final = 20_000
-"""By how many milliseconds a real expiry may differ: the model's time stands still.
+"""Milliseconds by which a real expiry may differ, since the model's time stands still.
 
-The expiries drawn are further apart.
+The expiries in the examples are further apart.
 """
 
 INDEXES: Final[dict[str, Index]] = {
@@ -37,7 +37,7 @@ INDEXES: Final[dict[str, Index]] = {
     " legacy": LEGACY_LIST,
     " set legacy": LEGACY_SET,
 }
-"""The kinds of index, by what ends the names of their scripts."""
+"""Kinds of index by the suffix of their scripts' names."""
 
 SHIPPED: Final = {
     script.name for script in vars(scripts).values() if isinstance(script, Script)
@@ -55,7 +55,7 @@ lives = st.sampled_from([100_000, 200_000, 300_000])
 
 
 class At(int):
-    """A time by the model's clock; every other number is the same everywhere."""
+    """A time by the model's clock, to be shifted to that of the real server."""
 
 
 times = st.sampled_from(
@@ -121,7 +121,7 @@ def _revoke(
     kept: tuple[str, str] | None,
     at_once: int,
 ) -> Eval:
-    """A revocation that names as many keys as ids."""
+    """Return a revocation with as many keys as ids."""
     pairs = list(zip(session_keys, revoked, strict=False))
     kept_key, kept_id = ((), "") if kept is None else ((kept[0],), kept[1])
     return Eval(
@@ -139,7 +139,7 @@ def _create_capped(
     seen: Sequence[str],
     *rest: Argument,
 ) -> Eval:
-    """A login within a cap that ends as many sessions as it can of those that it counted."""
+    """Return a capped login that revokes as many counted sessions as it can."""
     return Eval(
         script,
         (key, "k1", *counted),
@@ -148,7 +148,7 @@ def _create_capped(
 
 
 def _evals(found: IndexScripts) -> dict[str, st.SearchStrategy[Eval]]:
-    """The scripts that touch an index, with arguments."""
+    """Return the scripts of an index with arguments."""
     return {
         found.create.name: st.builds(
             lambda key, index, *rest: Eval(found.create, (key, index), rest),
@@ -218,35 +218,33 @@ EVALS: Final[dict[str, st.SearchStrategy[Eval]]] = {
 }
 
 FIRST: Final = EVALS.keys() - {name for name in EVALS if name.endswith((" set", " legacy"))}
-"""The scripts of the default layout; the others are made of the same texts."""
+"""The scripts of the default layout. The others have the same source."""
 
 parts = st.one_of(calls, transactions, *EVALS.values())
 
 
 @pytest.fixture(scope="module")
 def client(redis_server: Server) -> Iterator[redis.Redis]:
-    """A client of a real server, for all examples."""
+    """Yield a client of a real server, for all examples."""
     with redis.Redis.from_url(redis_server.url) as found:
         yield found
 
 
 def test_every_script_has_a_twin() -> None:
-    """Each script that is shipped has a twin in the model, and arguments to hold it to its script."""
+    """Each shipped script has a twin in the model, and examples of its arguments."""
     assert SHIPPED == SCRIPTS.keys() == EVALS.keys()
 
 
 @settings(max_examples=400)
 @given(sent=st.lists(parts, min_size=1, max_size=12))
 def test_twin(client: redis.Redis, sent: list[Part]) -> None:
-    """Commands, transactions and scripts in any order answer and leave behind in the model what
-    they do on a real server.
-    """
+    """Any sequence of commands has the same replies and keys in the model as on a server."""
     _hold(client, sent)
 
 
 @pytest.mark.parametrize("name", EVALS)
 def test_twin_of_script(client: redis.Redis, name: str) -> None:
-    """Each script alone, after any few commands, answers and leaves behind what its twin does."""
+    """Each script has the same replies and leaves the same keys as its twin."""
 
     @settings(max_examples=100 if name in FIRST else 40)
     @given(
@@ -271,7 +269,7 @@ def _hold(client: redis.Redis, sent: Sequence[Part]) -> None:
 
 
 def _ordered(part: Part, reply: Any) -> Any:
-    """What is in a set has no order."""
+    """Sort a reply that has the members of a set."""
     if isinstance(part, Transaction) and isinstance(reply, list):
         return [_ordered(each, found) for each, found in zip(part.commands, reply, strict=True)]
     return (
@@ -302,7 +300,7 @@ def _once(part: Part) -> Operation[Any]:
 
 
 def _shifted(part: Any, shift: int) -> Any:
-    """The same command by the server's clock."""
+    """Return the same command with times of the server's clock."""
     if isinstance(part, Transaction):
         return Transaction(tuple(_shifted(each, shift) for each in part.commands))
     arguments: tuple[Argument, ...] = tuple(
@@ -316,7 +314,7 @@ def _shifted(part: Any, shift: int) -> Any:
 
 
 def _keys_of(driver: RedisDriver) -> dict[bytes, tuple[Value, int]]:
-    """What the server holds, and for how many milliseconds; -1 is for ever."""
+    """Return the server's keys: their values and TTLs in milliseconds, or -1 for none."""
     found: dict[bytes, tuple[Value, int]] = {}
     for key in _ask(driver, "KEYS", "*"):
         found[key] = _READ[_ask(driver, "TYPE", key)](driver, key), _ask(driver, "PTTL", key)
@@ -342,7 +340,10 @@ def _life_of(state: State) -> dict[bytes, tuple[Value, int]]:
 
 
 def _is_alike(found: Any, expected: Any) -> bool:
-    """Whether two replies are the same, but for times: nothing else is a large number."""
+    """Return whether two replies are equal, except for times.
+
+    Only times are large numbers.
+    """
     if isinstance(found, dict):
         return found.keys() == expected.keys() and all(
             _is_alike(found[key], expected[key]) for key in found

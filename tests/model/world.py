@@ -1,6 +1,6 @@
-"""What the explorer walks over: tasks, where each of them is, and the server's keys.
+"""The worlds that the explorer visits: tasks, their progress, and the server's keys.
 
-All of it hashable, much of it shared.
+All of it can be hashed, and much is shared.
 """
 
 from collections.abc import Callable
@@ -18,16 +18,16 @@ LAYOUT = Layout("session", "userSession")
 USER = "u"
 
 Part = Call | Eval | Transaction
-"""What the server executes whole."""
+"""A command, script or transaction, which the server executes atomically."""
 
 Frozen = Any
-"""A reply, or a result, with tuples for lists, so that it can be hashed."""
+"""A reply or a result that can be hashed, with tuples in place of lists."""
 
 LOST = "lost"
-"""In the place of a reply: the command failed for the caller."""
+"""In place of a reply: the caller gets an error."""
 
 WAITING = "waiting"
-"""In the place of a reply that did not come yet."""
+"""In place of a reply: it has not arrived yet."""
 
 Kind = Literal[
     "create", "capped", "original", "duplicate", "renew", "follow", "delete", "revoke", "list"
@@ -36,16 +36,16 @@ Kind = Literal[
 
 @dataclass(frozen=True)
 class Task:
-    """One operation, and what it means.
+    """One operation and its meaning.
 
     Args:
-        kind: ``capped`` is a create that revokes the oldest logins beyond the scenario's limit;
-            ``original`` is one by the JavaScript adapter; ``duplicate`` is one whose id is another
-            session's; ``follow`` is a request with an id that may have been used.
+        kind: ``capped`` is a create that revokes the oldest logins beyond the limit; ``original``
+            is a create by Lucia JS; ``duplicate`` is a create with the id of another session;
+            ``follow`` is a read of an id that may have been used.
         start: makes the operation.
-        makes: the id of the session that it makes.
-        uses: the id that it renews, follows, revokes or keeps: it can't begin before somebody was
-            given this id.
+        makes: the id of the session that it creates.
+        uses: the id that it renews, follows, revokes or keeps. It begins only after this id was
+            handed out.
         limit: how many logins a capped create leaves, the same for all of them.
     """
 
@@ -58,25 +58,24 @@ class Task:
 
 @dataclass(frozen=True)
 class Scenario:
-    """Tasks that run side by side over a database, and how often the world may go wrong.
+    """Concurrent tasks over a database, and the number of faults of each kind.
 
     Args:
-        tasks: each runs once; one that nobody schedules again is one that crashed or was cancelled.
-        database: the keys in the beginning.
-        released: the ids that somebody was given before.
-        crashes: how many tasks may be gone for good before a marker expires that they would keep
-            from it.
+        tasks: each runs once. One that is not scheduled again stands for one that crashed or was
+            cancelled.
+        database: the keys at the beginning.
+        released: the ids that were handed out before.
+        crashes: how many tasks that keep a marker from expiring may crash before it expires.
         resends: how many commands are executed, lose their reply, and are sent again at once.
-        zombies: how many commands are sent again though the first one is still on its way, and
-            executes late or never. Only commands of tasks that make no session: a create that
-            executes after a sign-out everywhere brings a session back (``I6``: creates are not sent
-            again).
-        failures: how many commands are an error for their caller, and execute late or never.
-        expiries: whether sessions that are not complete yet and markers may expire.
-        legacy_writers: whether the adapter was told that others write, so that an index has no
-            expiry, and dead ids stay in it.
-        at_every_moment: whether a capped create's limit is kept also while it goes on.
-        zombie_creates: whether, against ``I6``, those that make a session may be zombies too.
+        zombies: how many commands are sent again while the first one is in flight, which executes
+            late or never. Only commands of tasks that create no session: creates are not sent again
+            (I6), since one that executes after a sign-out everywhere would revive a session.
+        failures: how many commands raise an error for their caller, and execute late or never.
+        expiries: whether markers and incomplete sessions may expire.
+        legacy_writers: whether the adapter knows of other writers, so that an index has no TTL and
+            dead ids stay in it.
+        at_every_moment: whether the limit of a capped create also holds while it runs.
+        zombie_creates: whether tasks that create a session may be zombies too, against I6.
     """
 
     tasks: tuple[Task, ...]
@@ -93,7 +92,7 @@ class Scenario:
 
 
 class Outcome(NamedTuple):
-    """How an operation completed: with a result, or the name of an error's class."""
+    """How an operation completed: with a result, or with the name of an error's class."""
 
     status: Literal["done", "failed"]
     result: Frozen
@@ -101,9 +100,9 @@ class Outcome(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class Point:
-    """Where an operation is after some replies: the commands it waits for, or its outcome.
+    """The state of an operation after some replies: its next commands, or its outcome.
 
-    Equal replies share one object.
+    Equal replies lead to the same object.
     """
 
     start: Callable[[], Operation[Any]]
@@ -120,7 +119,7 @@ class Point:
             self._replay()
 
     def after(self, reply: Frozen) -> "Point":
-        """Where the operation is after one more reply."""
+        """Return the state after one more reply."""
         point = self._next.get(reply)
         if point is None:
             point = self._next[reply] = Point(self.start, (*self.replies, reply))
@@ -155,7 +154,7 @@ def _as_part(command: Any) -> Part:
 
 
 def freeze(reply: Any) -> Frozen:
-    """A reply that can be hashed."""
+    """Return a reply in a form that can be hashed."""
     return tuple(map(freeze, reply)) if isinstance(reply, list) else reply
 
 
@@ -164,10 +163,7 @@ def _thaw(reply: Frozen) -> Any:
 
 
 def _result(value: Any) -> Frozen:
-    """Sessions by their ids.
-
-    A list of them, or what an operation without a result gives, hashed likewise.
-    """
+    """Return a result in a form that can be hashed: sessions by their ids, lists as sets."""
     if isinstance(value, SessionRow | SessionRecord):
         return value.id
     return frozenset(map(_result, value)) if isinstance(value, list) else value
@@ -175,13 +171,13 @@ def _result(value: Any) -> Frozen:
 
 @dataclass(eq=False, slots=True)
 class Snapshot:
-    """A server's keys, and what the laws ask about them. Equal keys share one object.
+    """A server's keys, and the facts that the laws need. Equal keys share one object.
 
     Args:
         live: the ids of the sessions that validate, and when each expires.
         index: the ids in the user's index.
-        successors: what the markers of used ids name.
-        markers: the keys of markers, tombstones included, with their used ids.
+        successors: the successors that the markers of used ids name.
+        markers: the keys of markers and tombstones, with their used ids.
     """
 
     state: State
@@ -207,19 +203,19 @@ class Snapshot:
                 self.successors[used_id] = marker.successor
 
     def chain(self, id_: str) -> list[str]:
-        """An id and what its markers lead to."""
+        """Return an id, and those that its markers lead to."""
         chain = [id_]
         while (following := self.successors.get(chain[-1])) is not None:
             chain.append(following)
         return chain
 
     def provisional(self) -> list[str]:
-        """The sessions that are not complete yet."""
+        """Return the sessions that are not complete yet."""
         return [id_ for id_, expires in self.live.items() if expires <= NOW + PROVISIONAL_MS]
 
 
 class Executed(NamedTuple):
-    """A command's reply, the keys after it, and the markers that got a new life."""
+    """A command's reply, the keys after it, and the markers whose expiry it set."""
 
     reply: Frozen
     after: Snapshot
@@ -227,21 +223,21 @@ class Executed(NamedTuple):
 
 
 class Snapshots:
-    """All keys that were met, each kind of them once, and where each command led from them."""
+    """A cache of all snapshots, and of the effect of each command on them."""
 
     def __init__(self) -> None:
         self._known: dict[State, Snapshot] = {}
         self._executed: dict[tuple[Snapshot, Part], Executed] = {}
 
     def of(self, state: State) -> Snapshot:
-        """The one object for these keys."""
+        """Return the one object for these keys."""
         snapshot = self._known.get(state)
         if snapshot is None:
             snapshot = self._known[state] = Snapshot(state)
         return snapshot
 
     def execute(self, snapshot: Snapshot, part: Part) -> "Executed":
-        """What a command does."""
+        """Return the effect of a command."""
         found = self._executed.get((snapshot, part))
         if found is None:
             database = Database(snapshot.state)
@@ -252,14 +248,14 @@ class Snapshots:
         return found
 
     def without(self, snapshot: Snapshot, key: bytes) -> Snapshot:
-        """The keys after this one has expired."""
+        """Return the keys after this one has expired."""
         return self.of(tuple(each for each in snapshot.state if each[0] != key))
 
 
 class Before(NamedTuple):
-    """What was so when an operation began.
+    """Facts from the beginning of an operation.
 
-    The ids that somebody was given, those that were revoked, and the dead ones in the index.
+    The ids that were handed out, the revoked ones, and the dead ones in the index.
     """
 
     released: frozenset[str] = frozenset()
@@ -268,9 +264,9 @@ class Before(NamedTuple):
 
 
 class Process(NamedTuple):
-    """A task in progress: where it is, the replies to a batch so far, and what was before.
+    """A running task: its state, replies to its batch, and facts from its beginning.
 
-    Once it is over, its result alone.
+    Once it is over, only its result is kept.
     """
 
     point: Point | None
@@ -281,11 +277,13 @@ class Process(NamedTuple):
 
 
 class Blocker(NamedTuple):
-    """Who keeps a marker from expiring, since no operation takes half of its life.
+    """The processes that keep a marker from expiring.
+
+    No operation takes half of a marker's life.
 
     Args:
-        writing: who was in progress when it was written.
-        after: who began while one of those was still in progress.
+        writing: the processes that were running when the marker was written.
+        after: the processes that began while one of those was running.
     """
 
     key: bytes
@@ -297,13 +295,14 @@ class World(NamedTuple):
     """The server and the processes: a node of the graph.
 
     Args:
-        late: commands on their way whose caller has given up, with its number.
-        revoked: the ids that were revoked by an operation that has returned.
-        forgotten: the used ids whose markers have expired, and, by :func:`unmade`, ids whose
-            sessions expired before they were complete.
-        gone: the logins of whose sessions none validated at some time, though one was handed out.
-        blockers: for each marker whose writing is not long ago, who keeps it from expiring.
-        fault: a law that the last event broke.
+        late: commands in flight whose caller has given up, with the caller's number.
+        revoked: the ids that were revoked by operations that have returned.
+        forgotten: the used ids whose markers have expired, and, in the form of :func:`unmade`, the
+            ids whose sessions expired before they were complete.
+        gone: the logins that at some time had no live session, though one was handed out.
+        blockers: for each marker that was written recently, the processes that keep it from
+            expiring.
+        fault: the law that the last event broke.
     """
 
     snapshot: Snapshot
@@ -322,7 +321,7 @@ class World(NamedTuple):
 
 
 def login_of(id_: str) -> str:
-    """Which login a session is of.
+    """Return the login of a session.
 
     The scenarios name the sessions of login ``o`` ``o``, ``o1``, ``o2`` and so on.
     """
@@ -330,5 +329,5 @@ def login_of(id_: str) -> str:
 
 
 def unmade(id_: str) -> str:
-    """How ``forgotten`` notes that a session expired before it was whole."""
-    return f"{id_}, not whole"
+    """Return the form in which ``forgotten`` records that a session expired incomplete."""
+    return f"{id_}, incomplete"

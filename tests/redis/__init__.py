@@ -1,1 +1,1 @@
-"""Sessions in Redis and Valkey."""
+"""Tests of the Redis and Valkey store."""

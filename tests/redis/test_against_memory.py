@@ -1,7 +1,4 @@
-"""The Redis adapter held against the memory adapter.
-
-Whatever is called in whatever order, both answer the same.
-"""
+"""The Redis adapter compared with the memory adapter over random sequences of calls."""
 
 import os
 from collections.abc import Callable
@@ -43,9 +40,9 @@ metadata = st.dictionaries(
 
 
 class Machine(RuleBasedStateMachine):
-    """Calls both adapters. Ids are never used twice, as ``Auth`` never does.
+    """A state machine that calls both adapters and compares their results.
 
-    Time passes for both.
+    As with ``Auth``, ids are never reused. Time passes for both adapters.
     """
 
     session_ids = Bundle("session_ids")
@@ -61,32 +58,32 @@ class Machine(RuleBasedStateMachine):
 
     @initialize(target=session_ids)
     def begin(self) -> str:
-        """Empty the server; an unknown id is there from the beginning."""
+        """Empty the server, and begin with an unknown id."""
         self.inspector.on_each("FLUSHALL")
         return "unknown"
 
     def new(self, user_id: str, life: int, attributes: dict[str, Any]) -> SessionRow:
-        """A session with an id of its own."""
+        """Return a session with a new id."""
         session = row(f"s{len(self.users)}", user_id, life=life, **attributes)
         self.users[session.id] = user_id
         return session
 
     def both(self, call: Callable[[Any], Any]) -> Any:
-        """What both adapters answer."""
+        """Call both adapters, compare their results and return the result."""
         expected, found = call(self.memory), call(self.redis)
         assert found == expected
         return found
 
     @rule(target=session_ids, user_id=users, life=lives, attributes=metadata)
     def create(self, user_id: str, life: int, attributes: dict[str, Any]) -> str:
-        """Log in."""
+        """Create a session."""
         session = self.new(user_id, life, attributes)
         self.both(lambda adapter: adapter.set_session(session))
         return session.id
 
     @rule(session_id=session_ids, user_id=users)
     def create_again(self, session_id: str, user_id: str) -> None:
-        """Store a session under an id that a live one has: it is refused."""
+        """Store a session under the id of a live one: it is refused."""
         if self.both(lambda adapter: adapter.get_session(session_id)) is not None:
             for adapter in (self.memory, self.redis):
                 with pytest.raises(DuplicateSessionId):
@@ -108,24 +105,25 @@ class Machine(RuleBasedStateMachine):
 
     @rule(session_ids=st.lists(session_ids, max_size=3))
     def delete(self, session_ids: list[str]) -> None:
-        """Log out."""
+        """Revoke sessions."""
         self.both(lambda adapter: adapter.delete_session(*session_ids))
 
     @rule(user_id=users)
     def delete_all(self, user_id: str) -> None:
-        """Log out everywhere."""
+        """Revoke all sessions of a user."""
         self.both(lambda adapter: adapter.delete_sessions_by_user_id(user_id))
 
     @rule(user_id=users, session_id=session_ids)
     def delete_others(self, user_id: str, session_id: str) -> None:
-        """Log out everywhere else, keeping a session that may be used, revoked, unknown or somebody
-        else's.
+        """Revoke all other sessions of a user.
+
+        The session to keep may be used, revoked, unknown or another user's.
         """
         self.both(lambda adapter: adapter.delete_other_sessions(user_id, session_id))
 
     @rule(session_id=session_ids)
     def delete_own_others(self, session_id: str) -> None:
-        """Log out everywhere else, keeping a session of this user."""
+        """Revoke all other sessions of the user of this session."""
         self.both(
             lambda adapter: adapter.delete_other_sessions(
                 self.users.get(session_id, "u1"), session_id
@@ -134,7 +132,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(target=session_ids, session_id=session_ids, life=lives, grace=graces)
     def renew(self, session_id: str, life: int, grace: int) -> Any:
-        """Renew a session, or one that was renewed before."""
+        """Renew a session, or a used id."""
         successor = self.new(self.users.get(session_id, "u1"), life, {})
         renewed = self.both(
             lambda adapter: adapter.renew_session(session_id, successor, grace=grace)
@@ -146,7 +144,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(session_id=session_ids, grace=graces)
     def renew_to_a_taken_id(self, session_id: str, grace: int) -> None:
-        """Renew a session to an id that a live one has: it is refused."""
+        """Renew a session to the id of a live one: it is refused."""
         if self.both(lambda adapter: adapter.get_session(session_id)) is not None:
             for adapter in (self.memory, self.redis):
                 with pytest.raises(DuplicateSessionId):
@@ -161,14 +159,14 @@ class Machine(RuleBasedStateMachine):
 
     @rule(milliseconds=st.sampled_from([5_000, 25_000, MARKER_MS]))
     def let_time_pass(self, milliseconds: int) -> None:
-        """Make all used ids older, for both."""
+        """Make all used ids older in both stores."""
         self.time.now += milliseconds
         for used_id in self.used:
             self.inspector.age(used_id, milliseconds)
 
     @invariant()
     def keys_are_lawful(self) -> None:
-        """Every key has an end, none is foreign, and each live session is in its index."""
+        """Every key has a TTL, none is foreign, and each live session is in its index."""
         self.inspector.check()
         expected = {id_ for id_ in self.users if self.memory.get_session(id_) is not None}
         assert self.inspector.live() == expected
@@ -182,20 +180,17 @@ EXAMPLES = {
     "redis, no scripts": 50,
     "valkey, no scripts": 50,
 }
-"""How many sequences of calls each place gets: by its speed."""
+"""Number of sequences of calls for each deployment, by its speed."""
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings(
-    "ignore:(?s).*lib_:DeprecationWarning"
-)  # redis-py 7's cluster clients warn of themselves
+# redis-py 7's cluster clients cause this warning themselves.
+@pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")
 @pytest.mark.parametrize(("place", "examples"), EXAMPLES.items(), ids=EXAMPLES)
 def test_redis_answers_as_memory_does(
     request: pytest.FixtureRequest, place: str, examples: int
 ) -> None:
-    """Over any sequence of calls the Redis adapter answers as the memory adapter does, and leaves
-    only lawful keys.
-    """
+    """The Redis adapter returns what the memory adapter returns, and its keys obey the layout."""
     profile = settings(
         max_examples=examples,
         stateful_step_count=30,

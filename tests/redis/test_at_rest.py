@@ -1,4 +1,4 @@
-"""What stands for session ids in Redis, and what a used id's marker seals."""
+"""Hashed session ids in Redis, and the sealed successors in markers."""
 
 import base64
 import hashlib
@@ -23,7 +23,7 @@ any_id = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=
 
 
 def marked(ring: HashedIds, used_id: str = USED, successor_id: str = NEXT) -> Marker:
-    """The marker that a renewal by this ring leaves."""
+    """Return the marker that a renewal with this key ring leaves."""
     stored = ring.stored(used_id)
     return Marker(
         stored, ring.stored(successor_id), 60_000, ring.seal(used_id, stored, successor_id)
@@ -38,7 +38,7 @@ def test_stored_form() -> None:
 
 
 def test_candidates() -> None:
-    """An id is looked for under each key, the current one first, and then under itself."""
+    """An id is looked up by its hash under each key, current key first, and then raw."""
     assert HashedIds([KEY, OLD]).candidates(USED) == [
         HashedIds([KEY]).stored(USED),
         HashedIds([OLD]).stored(USED),
@@ -49,7 +49,7 @@ def test_candidates() -> None:
 
 @given(any_id)
 def test_hash_is_no_id(session_id: str) -> None:
-    """What stands for an id leads to nothing itself, whatever the ring."""
+    """A stored hash used as a session id finds nothing, whatever the key ring."""
     for ring in (
         HashedIds([KEY]),
         HashedIds([OLD, KEY]),
@@ -65,16 +65,12 @@ def test_hash_is_no_id(session_id: str) -> None:
     "session_id", [USED, "a" * 63, "a" * 65, "A" * 64, "g" * 64, "a" * 64 + "\n"], ids=range(6)
 )
 def test_other_ids_may_be_raw(session_id: str) -> None:
-    """Only 64 lower-case hex digits are never looked for as they are, since only those can stand
-    for an id.
-    """
+    """Only ids of 64 lower-case hex digits, which could be hashes, are never looked up raw."""
     assert session_id in HashedIds([KEY]).candidates(session_id)
 
 
 def test_writing_raw() -> None:
-    """With ``write`` a new session is stored under its id itself, and found under each of its
-    forms.
-    """
+    """With ``write`` a new session is stored under its raw id, and found in every form."""
     ring = HashedIds([KEY], "write")
     assert ring.stored(USED) == USED
     assert ring.candidates(USED) == HashedIds([KEY]).candidates(USED)
@@ -86,7 +82,7 @@ def test_writing_raw() -> None:
 
 @given(any_id, any_id)
 def test_seal(used_id: str, successor_id: str) -> None:
-    """Who has the used id and the ring learns the successor's id, and the marker shows neither."""
+    """The used id and the key ring open a marker, which shows neither id."""
     ring = HashedIds([KEY])
     marker = marked(ring, used_id, successor_id)
     assert ring.successor(used_id, marker) == successor_id
@@ -95,20 +91,20 @@ def test_seal(used_id: str, successor_id: str) -> None:
 
 
 def test_seal_after_rotation() -> None:
-    """A marker is opened by whichever key of the ring it was sealed with."""
+    """A marker is opened by whichever key of the ring sealed it."""
     marker = marked(HashedIds([OLD, KEY]))
     assert HashedIds([KEY, OLD]).successor(USED, marker) == NEXT
     assert HashedIds([OLD]).successor(USED, marker) == NEXT
 
 
 def test_sealed_differently_each_time() -> None:
-    """Sealing the same again gives something else, and leaves the reader nothing to compare."""
+    """Sealing the same ids twice gives different text, so seals can't be compared."""
     ring = HashedIds([KEY])
     assert ring.seal(USED, ring.stored(USED), NEXT) != ring.seal(USED, ring.stored(USED), NEXT)
 
 
 def test_nonce_is_given() -> None:
-    """The randomness of a seal is what the ring was given."""
+    """The nonce comes from the ring's source of randomness."""
     ring = HashedIds([KEY], random_bytes=bytes)
     sealed = ring.seal(USED, ring.stored(USED), NEXT) or ""
     assert base64.urlsafe_b64decode(sealed)[:12] == bytes(12)
@@ -121,9 +117,7 @@ def _flipped(sealed: str, place: int) -> str:
 
 
 def test_keys_that_do_not_open() -> None:
-    """Neither the used id without the key, nor the key without the used id, nor what Redis shows of
-    both opens a marker.
-    """
+    """Opening a marker takes both the used id and the key; what Redis stores is not enough."""
     ring = HashedIds([KEY])
     marker = marked(ring)
     assert HashedIds([FOREIGN]).successor(USED, marker) is None
@@ -137,7 +131,7 @@ def test_keys_that_do_not_open() -> None:
     "place", [0, 11, 12, 30, -1], ids=["nonce", "last of nonce", "text", "middle", "tag"]
 )
 def test_tampered_seal(place: int, caplog: pytest.LogCaptureFixture) -> None:
-    """A seal that somebody changed leads nowhere, and the log says so without ids."""
+    """A tampered seal leads nowhere, and is logged without ids."""
     ring = HashedIds([KEY])
     marker = marked(ring)
     assert (
@@ -156,16 +150,13 @@ def test_tampered_seal(place: int, caplog: pytest.LogCaptureFixture) -> None:
     "sealed", ["", "=", "a", "AAAA", "not base64!", "é", "A" * 64, "\ud800"], ids=range(8)
 )
 def test_absurd_seal(sealed: str) -> None:
-    """What is no seal leads nowhere, and is no error."""
+    """Text that is no seal leads nowhere and raises nothing."""
     ring = HashedIds([KEY])
     assert ring.successor(USED, marked(ring)._replace(sealed=sealed)) is None
 
 
 def test_seal_of_another_marker() -> None:
-    """A seal is good for its own marker alone.
-
-    Not for another used id, and not beside another successor.
-    """
+    """A seal is valid only in its own marker: for its used id and its successor."""
     ring = HashedIds([KEY])
     marker, other = marked(ring), marked(ring, USED, "another")
     assert ring.successor(USED, marker._replace(sealed=other.sealed)) is None
@@ -173,7 +164,7 @@ def test_seal_of_another_marker() -> None:
 
 
 def test_marker_without_seal() -> None:
-    """A marker without a seal names the successor by its id, and never by what only stands for one."""
+    """A marker without a seal names its successor by its raw id, never by a hash."""
     ring = HashedIds([KEY])
     assert ring.successor(USED, Marker(USED, NEXT, 60_000)) == NEXT
     assert ring.successor(USED, Marker(USED, ring.stored(NEXT), 60_000)) is None
@@ -181,9 +172,9 @@ def test_marker_without_seal() -> None:
 
 
 def test_no_hash_is_a_sealing_key() -> None:
-    """No id's hash is the key that something is sealed with.
+    """No stored hash can equal a sealing key.
 
-    An id is UTF-8, and what that key is made of is not.
+    Ids are UTF-8, and the input of a sealing key is not.
     """
     with pytest.raises(UnicodeDecodeError):
         (ids._SEALING + USED.encode()).decode()
@@ -207,28 +198,26 @@ def test_no_hash_is_a_sealing_key() -> None:
     ids=range(8),
 )
 def test_refused_keys(keys: Any, error: type[Exception], message: str) -> None:
-    """What is no ring of long keys is refused, with a message that says what to do and shows no
-    key.
-    """
+    """Anything but a list of long keys is refused, with a message that shows no key."""
     with pytest.raises(error, match=message) as caught:
         HashedIds(keys)
     assert KEY.hex() not in str(caught.value)
 
 
 def test_refused_mode() -> None:
-    """What is done with raw ids is one of three."""
+    """An unknown mode for raw ids is refused, and the error names the three known ones."""
     mode: Any = "ignore"
     with pytest.raises(ValueError, match="'write', 'read' or 'refuse', got 'ignore'"):
         HashedIds([KEY], mode)
 
 
 def test_repr() -> None:
-    """A ring's ``repr`` shows no key."""
+    """The ``repr`` of a key ring shows no key."""
     assert repr(HashedIds([KEY, OLD], "refuse")) == "HashedIds(<2 keys>, 'refuse')"
 
 
 def test_without_cryptography(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the package for sealing is missing, the error names the command that installs it."""
+    """Without the cryptography package, the error names the command that installs it."""
     monkeypatch.setitem(sys.modules, "cryptography", None)
     with pytest.raises(ImportError, match=r'pip install "lucia-auth\[ids-at-rest\]"'):
         HashedIds([KEY])

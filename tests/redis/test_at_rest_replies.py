@@ -1,7 +1,4 @@
-"""The operations over hashed ids, reply by reply.
-
-What is asked in one command, and replies that were crossed.
-"""
+"""The operations with hashed ids, reply by reply: their commands, and mismatched replies."""
 
 from typing import Any, Final
 
@@ -20,20 +17,20 @@ ID: Final = "IdOneIdOneIdOneIdOneIdOneIdOneIdOneIdOne"
 
 
 def store(*, one_server: bool = True, raw_ids: RawIds = "read") -> HashedIdStore:
-    """The operations by two keys."""
+    """Return a store with a ring of two keys."""
     protocol = SingleServerStore(DEFAULT) if one_server else ClusterStore(DEFAULT, ScriptedSteps())
     return HashedIdStore(protocol, DEFAULT, HashedIds([KEY, OLD], raw_ids), one_server=one_server)
 
 
 def commands(operation: Operation[Any], *replies: Any) -> list[Command]:
-    """The commands of an operation that gets these replies."""
+    """Return the commands of an operation that gets these replies."""
     found = [next(operation)]
     found += [operation.send(reply) for reply in replies]
     return found
 
 
 def keys_of(operation: Operation[Any]) -> tuple[Any, ...]:
-    """The keys that the operation asks for first, on one server."""
+    """Return the keys that the operation reads first, on one server."""
     (command,) = commands(operation)
     assert isinstance(command, Call)
     assert command.name == "MGET"
@@ -46,9 +43,7 @@ PAIRS: Final = tuple(zip(SESSIONS, MARKERS, strict=True))
 
 
 def test_one_command() -> None:
-    """On one server a read asks for all candidates in one command, and so does what finds out which
-    of them it is.
-    """
+    """On one server all candidates of an id are read by one command."""
     assert keys_of(store().get(ID)) == SESSIONS
     assert keys_of(store().get_successor(ID)) == MARKERS
     assert (
@@ -60,9 +55,9 @@ def test_one_command() -> None:
 
 
 def test_one_command_a_slot() -> None:
-    """In a cluster it is a batch, of commands whose keys are in one slot.
+    """In a cluster the candidates are a batch of commands for one slot each.
 
-    An id whose marker can't be there has none.
+    An id whose marker would be in another slot has none.
     """
     assert commands(store(one_server=False).get(ID)) == [
         Batch(tuple(Call("MGET", (key,)) for key in SESSIONS))
@@ -76,7 +71,7 @@ def test_one_command_a_slot() -> None:
 
 
 def test_nothing_to_find_out() -> None:
-    """Where only hashes stand for ids, ending asks for nothing first."""
+    """If raw ids are refused, revoking needs no read first."""
     (command,) = commands(store(raw_ids="refuse").delete([ID]))
     assert isinstance(command, Eval)
     assert command.keys == (*PAIRS[0], *PAIRS[1])
@@ -86,9 +81,9 @@ def test_nothing_to_find_out() -> None:
     "crossed", [b"PONG", None, 1, [], [None], [None, None, 1], [None, None, [b"x"]]], ids=range(7)
 )
 def test_crossed_reply(crossed: Any) -> None:
-    """A reply of another shape drops the connections, and is asked for once more.
+    """A reply of another shape drops the connections, and the read is sent again.
 
-    Wrong again is no session.
+    A second such reply means that there is no session.
     """
     operation = store().get(ID)
     first, drop, again = commands(operation, crossed, None)
@@ -100,17 +95,14 @@ def test_crossed_reply(crossed: Any) -> None:
 
 
 def test_crossed_marker() -> None:
-    """Another id's marker is a crossed reply too."""
+    """A marker of another id is treated as a mismatched reply too."""
     other = encode_marker(Marker("other", "somebody's", 60_000))
     operation = store().get_successor(ID)
     assert commands(operation, [other, None, None])[-1] == DropConnections()
 
 
 def test_ending_in_spite_of_crossed_replies() -> None:
-    """What is asked for before an end can't prevent it.
-
-    If replies are crossed twice, all that may stand for the id is revoked.
-    """
+    """After two mismatched replies, a revocation revokes all candidates of the id."""
     *_, end = commands(store().delete([ID]), b"PONG", None, b"PONG")
     assert isinstance(end, Eval)
     assert end.keys == (*PAIRS[0], *PAIRS[1], *PAIRS[2])

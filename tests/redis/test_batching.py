@@ -1,4 +1,4 @@
-"""What is sent together, and what becomes of each request: with an exchange that the test holds up and answers as it likes."""
+"""Which requests are batched, and what each gets, over an exchange that the test controls."""
 
 import asyncio
 from collections.abc import Awaitable, Sequence
@@ -29,17 +29,17 @@ SECONDS: Final = 5.0
 
 
 class Commands:
-    """Commands, each of which names a key."""
+    """Requests of one command, each with a key."""
 
     expired: type[Exception] = NoReply
-    """What a request raises that was not sent in time, or whose batch was cancelled."""
+    """Error of a request that was not sent in time, or whose batch was cancelled."""
 
     def __init__(self, server: HeldExchange) -> None:
         self._batcher = RequestBatcher(server.exchange, SECONDS)
 
     @property
     def batcher(self) -> Batcher[Any]:
-        """Collects them."""
+        """Return the batcher of these requests."""
         return self._batcher
 
     def ask(self, name: str) -> "asyncio.Future[Any]":
@@ -56,12 +56,12 @@ class Commands:
         sent.echo()
 
     def result(self, name: str) -> Any:
-        """Return what a request returns."""
+        """Return the result of a request."""
         return [["GET", name]]
 
 
 class Sessions:
-    """Reads of sessions that are there. An error is returned in the place of the session."""
+    """Reads of sessions that exist."""
 
     expired: type[Exception] = StoreUnavailable
 
@@ -111,14 +111,14 @@ def server() -> HeldExchange:
 
 @pytest.fixture(params=[Commands, Sessions], ids=["commands", "sessions"])
 async def kind(request: pytest.FixtureRequest, server: HeldExchange) -> Kind:
-    """What is asked for, where a test is for both."""
+    """Return the kind of requests, for tests of both."""
     made: Kind = request.param(server)
     return made
 
 
 @pytest.fixture
 async def batches(server: HeldExchange) -> RequestBatcher:
-    """Batches of commands."""
+    """Return batches of commands."""
     return RequestBatcher(server.exchange, 60.0)
 
 
@@ -129,11 +129,11 @@ async def asked(batches: RequestBatcher, *names: bytes) -> list["asyncio.Future[
     return waiting
 
 
-# What goes together
+# Batches
 
 
 async def test_requests_of_one_tick(kind: Kind, server: HeldExchange) -> None:
-    """What is asked within one tick is one batch, and each request gets its own result."""
+    """Requests of one tick are one batch, and each gets its own result."""
     waiting = [kind.ask(name) for name in ("a", "b", "a")]
     await ticks()
     assert [kind.names(each) for each in server.sent] == [["a", "b", "a"]]
@@ -142,7 +142,7 @@ async def test_requests_of_one_tick(kind: Kind, server: HeldExchange) -> None:
 
 
 async def test_commands_that_belong_together(batches: RequestBatcher, server: HeldExchange) -> None:
-    """They stay together, in the order in which they were asked."""
+    """The commands of one request stay together, in order."""
     waiting = [
         batches.ask([("ASKING",), ("SET", b"x", b"1")], 10),
         batches.ask([("DEL", b"y")], 10),
@@ -161,7 +161,7 @@ async def test_commands_that_belong_together(batches: RequestBatcher, server: He
 
 
 async def test_fresh_connection(batches: RequestBatcher, server: HeldExchange) -> None:
-    """A batch goes on a connection that is opened for it if one of its requests needs that."""
+    """A batch uses a fresh connection if one of its requests needs one."""
     waiting = [batches.ask([("DEL", b"%d" % fresh)], 10, fresh=fresh) for fresh in (False, True)]
     await ticks()
     assert server.sent[0].fresh
@@ -171,7 +171,7 @@ async def test_fresh_connection(batches: RequestBatcher, server: HeldExchange) -
 
 @pytest.mark.parametrize("only_reads", [True, False])
 async def test_only_reads(server: HeldExchange, only_reads: bool) -> None:
-    """Whether nothing is changed is told with each batch."""
+    """Each batch says whether it only reads."""
     batches = RequestBatcher(server.exchange, SECONDS, only_reads=only_reads)
     waiting = batches.ask([("MGET", b"a")], 10)
     await ticks()
@@ -181,7 +181,10 @@ async def test_only_reads(server: HeldExchange, only_reads: bool) -> None:
 
 
 async def test_not_joined_to_what_is_sent(kind: Kind, server: HeldExchange) -> None:
-    """A request that comes while the same one is in flight is sent again: the reply in flight may be older than a revocation (I2)."""
+    """A request does not share the reply of an equal one in flight.
+
+    That reply may be older than a revocation (I2).
+    """
     before = kind.ask("a")
     await ticks()
     after = kind.ask("a")
@@ -194,7 +197,7 @@ async def test_not_joined_to_what_is_sent(kind: Kind, server: HeldExchange) -> N
 
 
 async def test_asked_while_all_batches_end(kind: Kind, server: HeldExchange) -> None:
-    """Who asks again when as many as may be in flight end in one tick gets an answer, though nobody asks after that."""
+    """A request made while all batches in flight end in one tick gets a reply."""
 
     async def ask_twice() -> None:
         await kind.ask("a")
@@ -214,7 +217,7 @@ async def test_asked_while_all_batches_end(kind: Kind, server: HeldExchange) -> 
 
 
 async def test_few_in_flight(kind: Kind, server: HeldExchange) -> None:
-    """While as many as may be are in flight, requests collect, and go together once one of these is done."""
+    """At most ``MAX_IN_FLIGHT`` batches are in flight; more requests wait and go together."""
     early = []
     for number in range(MAX_IN_FLIGHT):
         early.append(kind.ask(f"early {number}"))
@@ -238,7 +241,7 @@ async def test_few_in_flight(kind: Kind, server: HeldExchange) -> None:
 async def test_many_requests(
     kind: Kind, server: HeldExchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """More than may be in one batch go in several, at once; so do those of which the first are cancelled."""
+    """Requests beyond the size of a batch go in several; cancelled ones take no place."""
     monkeypatch.setattr(batches_module, "MAX_REQUESTS", 2)
     waiting = [kind.ask(str(number)) for number in range(5)]
     for each in waiting[:2]:
@@ -253,7 +256,10 @@ async def test_many_requests(
 async def test_many_commands(
     batches: RequestBatcher, server: HeldExchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are shared by the batches that are free, unless a share is too small to be worth it; what is one too many waits for its turn."""
+    """Commands are spread over the free batches, unless a share is too small.
+
+    Requests beyond that wait for their turn.
+    """
     monkeypatch.setattr(batches_module, "MIN_COMMANDS", 2)
     monkeypatch.setattr(batches_module, "MAX_REQUESTS", 3)
     (early,) = await asked(batches, b"a")
@@ -278,7 +284,7 @@ async def test_many_commands(
 async def test_too_many_wait(
     kind: Kind, server: HeldExchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beyond a bound, requests are refused; those that wait already are not harmed."""
+    """Requests beyond ``MAX_WAITING`` are refused; those that already wait are served."""
     monkeypatch.setattr(batches_module, "MAX_WAITING", 2)
     waiting = [kind.ask("a"), kind.ask("b")]
     for _ in range(2):
@@ -290,7 +296,7 @@ async def test_too_many_wait(
 
 
 async def test_nobodys_context(kind: Kind, server: HeldExchange) -> None:
-    """What carries the requests sees no context of those who wait."""
+    """The exchange sees no context variables of its callers."""
     WHO.set("the first who asked")
     waiting = kind.ask("a")
     await ticks()
@@ -303,7 +309,7 @@ async def test_nobodys_context(kind: Kind, server: HeldExchange) -> None:
 
 
 async def test_cancelled_before_it_is_sent(kind: Kind, server: HeldExchange) -> None:
-    """It is not sent; and nothing is, if nobody is left who waits."""
+    """A request that is cancelled in time is not sent, and an empty batch is not either."""
     kind.ask("b").cancel()
     kind.ask("a").cancel()
     await ticks(5)
@@ -317,7 +323,7 @@ async def test_cancelled_before_it_is_sent(kind: Kind, server: HeldExchange) -> 
 
 
 async def test_cancelled_after_it_was_sent(kind: Kind, server: HeldExchange) -> None:
-    """Its reply is thrown away, and everybody else gets their own."""
+    """The reply to a cancelled request is dropped, and the others get their own."""
     first, second, third = (kind.ask(name) for name in "abc")
     await ticks()
     first.cancel()
@@ -328,7 +334,7 @@ async def test_cancelled_after_it_was_sent(kind: Kind, server: HeldExchange) -> 
 
 
 async def test_cancelled_before_it_fails(kind: Kind, server: HeldExchange) -> None:
-    """Nor does anybody get an error that was not waited for."""
+    """A cancelled request gets no error, and the others get theirs."""
     first, second, third = (kind.ask(name) for name in "abc")
     await ticks()
     first.cancel()
@@ -339,7 +345,7 @@ async def test_cancelled_before_it_fails(kind: Kind, server: HeldExchange) -> No
 
 
 async def test_what_carries_them_is_cancelled(kind: Kind, server: HeldExchange) -> None:
-    """As all tasks are where a loop ends: then nobody waits in vain, neither for what was sent nor for what was not."""
+    """If the tasks of the batches are cancelled, as when a loop ends, callers get errors."""
     sent = kind.ask("a")
     await ticks()
     for _ in range(MAX_IN_FLIGHT - 1):
@@ -362,11 +368,11 @@ async def test_what_carries_them_is_cancelled(kind: Kind, server: HeldExchange) 
     assert await after == kind.result("e")
 
 
-# Not answered
+# Errors
 
 
 class Odd(Exception):
-    """An error that can't be copied: it is made of other arguments than it keeps."""
+    """An error that can't be copied: its arguments are not those of its ``__init__``."""
 
     def __init__(self, *, code: int) -> None:
         super().__init__(f"code {code}")
@@ -381,7 +387,7 @@ async def test_an_error_for_each(
     error: Exception,
     kind_of_error: type[Exception],
 ) -> None:
-    """Nobody is given an error that somebody else is given; what is behind it is told to all."""
+    """Each caller of a failed batch gets an error of its own with the same cause."""
     waiting = await asked(batches, b"a", b"b", b"c")
     server.sent[0].replies.set_exception(NoReply(error, sent=True))
     losses = await asyncio.gather(*waiting, return_exceptions=True)
@@ -391,7 +397,7 @@ async def test_an_error_for_each(
 
 
 async def test_another_history(batches: RequestBatcher, server: HeldExchange) -> None:
-    """That something has to be revoked again is told to each."""
+    """If the batch is rejected, each caller gets a `BatchRejected` of its own."""
     waiting = await asked(batches, b"a", b"b")
     server.sent[0].replies.set_exception(BatchRejected())
     found = await asyncio.gather(*waiting, return_exceptions=True)
@@ -400,7 +406,7 @@ async def test_another_history(batches: RequestBatcher, server: HeldExchange) ->
 
 
 async def test_fewer_replies(batches: RequestBatcher, server: HeldExchange) -> None:
-    """Where the connection was closed after a reply, what came behind may have been done or not."""
+    """If the connection closes after some replies, the other commands are ambiguous."""
     waiting = await asked(batches, b"0", b"1", b"2")
     refused = ValueError("not the master")
     server.sent[0].replies.set_result([1, refused])
@@ -413,7 +419,7 @@ async def test_fewer_replies(batches: RequestBatcher, server: HeldExchange) -> N
 
 @pytest.mark.parametrize("sent", [True, False])
 async def test_ones_own_time(batches: RequestBatcher, server: HeldExchange, sent: bool) -> None:
-    """Who has less time than a batch gets an error that says whether the commands may have arrived."""
+    """A request times out before its batch, and the error says whether it was sent."""
     server.holds_up = not sent
     short, long = batches.ask([("DEL", b"a")], 0.01), batches.ask([("DEL", b"b")], 10)
     lost = await outcome(short)
@@ -424,7 +430,7 @@ async def test_ones_own_time(batches: RequestBatcher, server: HeldExchange, sent
 
 
 async def test_times_of_their_own(batches: RequestBatcher, server: HeldExchange) -> None:
-    """Whose time is over is told so, in whatever order they came; who has given up is told nothing more."""
+    """Each request times out at its own time, in whatever order they came."""
     given_up, waiting, last, first = [
         batches.ask([("DEL", b"a")], seconds) for seconds in (0.01, 60, 0.03, 0.02)
     ]
@@ -438,7 +444,7 @@ async def test_times_of_their_own(batches: RequestBatcher, server: HeldExchange)
 async def test_time_that_is_over_when_nobody_waits(
     batches: RequestBatcher, server: HeldExchange
 ) -> None:
-    """Then nothing is told; who comes later has their own time."""
+    """A timeout that passes when nothing is pending does not affect later requests."""
     answered = batches.ask([("DEL", b"a")], 0.01)
     await ticks()
     server.sent[0].echo()
@@ -451,7 +457,7 @@ async def test_time_that_is_over_when_nobody_waits(
 async def test_time_beside_older_ones(
     kind: Kind, server: HeldExchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However long requests wait without a pause, those that have come recently have the time that is left to them."""
+    """Under constant load, recent requests have the time left to them."""
     monkeypatch.setattr(batches_module, "MAX_REQUESTS", 2)
     now = 1_000.0
     kind.batcher._clock = lambda: now
@@ -474,7 +480,7 @@ async def test_time_beside_older_ones(
 
 
 async def test_time_that_was_spent_waiting(kind: Kind, server: HeldExchange) -> None:
-    """A batch has what is left to the oldest of it; if that is nothing, it is not sent."""
+    """A batch has the time left to its oldest request; if none is left, it is not sent."""
     now = 1_000.0
     kind.batcher._clock = lambda: now
     early = []
@@ -505,12 +511,12 @@ async def test_time_that_was_spent_waiting(kind: Kind, server: HeldExchange) -> 
     await asyncio.gather(*early, oldest, newer)
 
 
-# Reads of a server of which not all keys are in one place
+# Reads of a cluster's node
 
 
 @pytest.fixture
 async def node(server: HeldExchange) -> AsyncServer:
-    """A node of a cluster, whose connection is the test's."""
+    """Return a cluster's node over the test's exchange."""
     topology = topology_of(redis.asyncio.Redis())
     assert isinstance(topology, OneServer)
     found = AsyncServer(
@@ -521,14 +527,14 @@ async def node(server: HeldExchange) -> AsyncServer:
 
 
 async def in_one_tick(node: AsyncServer, *reads: Sequence[bytes]) -> list["asyncio.Task[Any]"]:
-    """Read these groups of keys, each of which is in one slot."""
+    """Read these groups of keys in one tick, each group in one slot."""
     waiting = [asyncio.ensure_future(node.read(keys)) for keys in reads]
     await ticks()
     return waiting
 
 
 async def test_reads_of_a_node(node: AsyncServer, server: HeldExchange) -> None:
-    """In a cluster each is a command of its own, on one connection."""
+    """In a cluster each read is a command of its own, all in one batch."""
     reads = await in_one_tick(node, [b"a"], [b"b", b"{b}c"])
     assert [each.commands for each in server.sent] == [[("MGET", b"a"), ("MGET", b"b", b"{b}c")]]
     server.sent[0].echo()
@@ -541,7 +547,7 @@ async def test_reads_of_a_node(node: AsyncServer, server: HeldExchange) -> None:
 async def test_a_read_of_a_node_that_is_refused(
     node: AsyncServer, server: HeldExchange, reply: Reply
 ) -> None:
-    """In a cluster the others are not concerned."""
+    """In a cluster an invalid reply affects only its own read."""
     reads = await in_one_tick(node, [b"a", b"{a}"], [b"b", b"{b}"], [b"c", b"{c}"])
     server.sent[0].replies.set_result([reply, [b"b", None], [b"c", None, b"too much"]])
     assert [type(each) for each in await asyncio.gather(*reads, return_exceptions=True)] == [
@@ -552,7 +558,7 @@ async def test_a_read_of_a_node_that_is_refused(
 
 
 async def test_fewer_replies_of_a_node(node: AsyncServer, server: HeldExchange) -> None:
-    """Reads that have none are not answered."""
+    """A read without a reply raises `NoReply`."""
     reads = await in_one_tick(node, [b"a"], [b"b"])
     server.sent[0].replies.set_result([ValueError("loading")])
     assert [type(each) for each in await asyncio.gather(*reads, return_exceptions=True)] == [

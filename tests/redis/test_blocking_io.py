@@ -11,7 +11,7 @@ import pytest
 from lucia._redis.transport.blocking_io import TimedSocket
 
 MUCH: Final = b"x" * 4_000_000
-"""More than the buffers of a socket pair hold."""
+"""More than the buffers of a socket pair can hold."""
 
 
 @pytest.fixture
@@ -41,13 +41,13 @@ def test_sends_all(pair: tuple[socket.socket, socket.socket]) -> None:
 
 
 def test_nobody_reads(pair: tuple[socket.socket, socket.socket]) -> None:
-    """Sending ends when the time is over."""
+    """Sending stops at the deadline."""
     with pytest.raises(TimeoutError):
         TimedSocket(pair[0], in_seconds(0.1)).sendall(MUCH)
 
 
 def test_reads_byte_by_byte(pair: tuple[socket.socket, socket.socket]) -> None:
-    """Receiving ends when the time is over, however often something arrives."""
+    """Receiving stops at the deadline, however often something arrives."""
     timed = TimedSocket(pair[0], in_seconds(0.3))
     is_over = threading.Event()
 
@@ -68,7 +68,7 @@ def test_reads_byte_by_byte(pair: tuple[socket.socket, socket.socket]) -> None:
 
 
 def test_time_is_over(pair: tuple[socket.socket, socket.socket]) -> None:
-    """Nothing is received after the time, even if it is there; with a new deadline it is."""
+    """After the deadline not even waiting data is received; a new deadline allows it."""
     pair[1].sendall(b"x")
     timed = TimedSocket(pair[0], in_seconds(0))
     buffer = bytearray(1)
@@ -80,7 +80,7 @@ def test_time_is_over(pair: tuple[socket.socket, socket.socket]) -> None:
 
 
 def test_a_look(pair: tuple[socket.socket, socket.socket]) -> None:
-    """A socket that was told not to wait does not wait, whatever the deadline."""
+    """A non-blocking socket does not wait, whatever the deadline."""
     timed = TimedSocket(pair[0], in_seconds(30))
     timed.settimeout(0)
     with pytest.raises(BlockingIOError):

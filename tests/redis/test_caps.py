@@ -1,6 +1,6 @@
-"""A login within a cap on real servers, one command at a time.
+"""Logins with a cap on the number of sessions, run on real servers one command at a time.
 
-What is sent, races, crashes, and indexes that somebody damaged.
+Commands, races, crashes and damaged indexes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,19 +32,19 @@ MINUTE = 60_000
 def login(
     session_id: str, age: int = 0, *, handle: str | None = None, user_id: str = "u1"
 ) -> SessionRow:
-    """A session of a login so many milliseconds ago."""
+    """Return a session created this many milliseconds ago."""
     return row(session_id, user_id, created_at=system_clock() - age, handle=handle or session_id)
 
 
 class Bench:
-    """Operations of one store, run at once or in steps."""
+    """Operations on one store, to be run at once or in steps."""
 
     def __init__(self, inspector: Inspector, store: Store) -> None:
         self.inspector = inspector
         self.store = store
 
     def steps(self, operation: Operation[Any]) -> Stepper[Any]:
-        """Run an operation in steps."""
+        """Prepare an operation to be run in steps."""
         return Stepper(self.inspector.client, operation)
 
     def capped(self, session: SessionRow, limit: int = 2) -> Stepper[SessionRow]:
@@ -70,7 +70,7 @@ class Bench:
             self.create(session)
 
     def live(self) -> set[str]:
-        """The ids of all sessions, after all keys were checked against the rules of the layout."""
+        """Check all keys against the rules of the layout, and return the ids of all sessions."""
         self.inspector.check()
         return self.inspector.live()
 
@@ -85,7 +85,7 @@ STORES: dict[str, Store] = {
 
 @pytest.fixture(params=STORES)
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
-    """Each store on an emptied server or cluster."""
+    """Yield each store on an empty server or cluster."""
     kind = str(request.param)
     if kind == "cluster":
         with ClusterInspector(request.getfixturevalue("cluster")) as inspector:
@@ -100,13 +100,14 @@ afterwards = pytest.mark.parametrize("bench", ["scripted", "plain", "cluster"], 
 on_one_server = pytest.mark.parametrize("bench", ["scripted", "plain"], indirect=True)
 
 
-# What is sent
+# Commands
 
 
 def test_commands_in_one_step() -> None:
-    """The index and its sessions are read.
+    """The index and its sessions are read, then one script creates and revokes.
 
-    One script is told all that was seen, which sessions to revoke, and which ids are dead.
+    The script is given the ids that were seen, the sessions to revoke and the dead ids. If the
+    index has changed, all is repeated.
     """
     old, last, new = login("old", 20), login("last", 10), login("new")
     index = Call("LRANGE", ("userSession:u1", 0, -1))
@@ -129,7 +130,7 @@ def test_commands_in_one_step() -> None:
 
 
 def test_commands_of_a_first_login() -> None:
-    """A first login reads an empty index, and is the script alone after it."""
+    """A first login reads an empty index and runs the script."""
     new = login("new")
     create = Eval(
         LIST.scripts.create_capped,
@@ -146,9 +147,7 @@ def test_commands_of_a_first_login() -> None:
 
 
 def test_oldest_out(bench: Bench) -> None:
-    """The oldest logins beyond the limit are revoked and removed from the index, and so are dead
-    ids.
-    """
+    """The oldest logins beyond the limit are revoked; they and dead ids leave the index."""
     bench.begin_with(login("b", 20), login("a", 30), login("c", 10), login("dead", 5))
     bench.inspector.client.delete(bench.inspector.layout.session_key("dead"))
     bench.capped(login("new"), limit=2).finish()
@@ -157,7 +156,7 @@ def test_oldest_out(bench: Bench) -> None:
 
 
 def test_other_users(bench: Bench) -> None:
-    """Another user's sessions are left alone, also one that an index names wrongly."""
+    """Sessions of other users stay, even one that is listed in the wrong index."""
     bench.begin_with(login("foreign", 30, user_id="u2"), login("a", 20))
     index = bench.inspector.layout.index_key("u1")
     bench.inspector.client.rpush(index, "foreign")
@@ -166,7 +165,7 @@ def test_other_users(bench: Bench) -> None:
 
 
 def test_records_that_outlive_their_sessions(bench: Bench) -> None:
-    """A session that is over, whose key Lucia JS gave 57 years, is not counted."""
+    """An expired session whose record Lucia JS kept for 57 years is not counted."""
     bench.begin_with(login("a", 20))
     now = system_clock()
     over = SessionRow(id="over", user_id="u1", active_expires=now - 2, idle_expires=now - 1)
@@ -178,7 +177,7 @@ def test_records_that_outlive_their_sessions(bench: Bench) -> None:
 
 
 def test_a_clock_that_is_behind(bench: Bench) -> None:
-    """A new login stays, also if another machine's clock is ahead of its own, by however much."""
+    """A new login is kept even if another machine's clock was ahead of this one."""
     for ahead in (1, 30_000, 10 * MINUTE):
         bench.begin_with(login("a", -ahead), login("b", -ahead))
         stored = bench.capped(login("new"), limit=1).finish()
@@ -190,9 +189,7 @@ def test_a_clock_that_is_behind(bench: Bench) -> None:
 
 
 def test_refused(bench: Bench) -> None:
-    """A taken id, a session that is over and one that can't be stored are refused, and nothing is
-    revoked.
-    """
+    """Logins that are refused revoke nothing: a taken id, an expired session, an invalid id."""
     bench.begin_with(login("a", 20), login("b", 10), login("taken", 5, user_id="u2"))
     before = bench.inspector.census()
     with pytest.raises(DuplicateSessionId):
@@ -209,9 +206,7 @@ def test_refused(bench: Bench) -> None:
 
 @one_step
 def test_sent_again(bench: Bench) -> None:
-    """A login whose reply is lost and that is sent again by the client is stored once, and revokes
-    nothing more.
-    """
+    """A login sent again after a lost reply is stored once, and revokes nothing more."""
     bench.begin_with(login("a", 20), login("b", 10))
     new = login("new")
     for _ in range(2):
@@ -227,7 +222,7 @@ def test_sent_again(bench: Bench) -> None:
 
 
 class Watched(Stepper[Any]):
-    """An operation after each of whose steps there are no more than two sessions."""
+    """An operation that checks after each step that there are at most two sessions."""
 
     def step(self, count: int = 1) -> "Watched":
         for _ in range(count):
@@ -239,20 +234,18 @@ class Watched(Stepper[Any]):
 
 
 def watched(bench: Bench, operation: Operation[Any]) -> Stepper[Any]:
-    """Run an operation in steps that are watched."""
+    """Prepare an operation that checks the limit after each step."""
     return Watched(bench.inspector.client, operation)
 
 
 def capped(bench: Bench, session: SessionRow, limit: int = 2) -> Stepper[Any]:
-    """A login within a cap, watched."""
+    """Prepare a capped login that checks the limit after each step."""
     return watched(bench, bench.store.create_capped(session, limit, system_clock(), lambda _: 0))
 
 
 @one_step
 def test_crash(bench: Bench) -> None:
-    """A login that crashes after any of its commands is there completely, with the oldest revoked,
-    or not at all.
-    """
+    """A login that crashes after any command is stored with the oldest revoked, or not at all."""
     outcomes = []
     for steps in range(4):
         bench.begin_with(login("a", 20), login("b", 10))
@@ -263,9 +256,7 @@ def test_crash(bench: Bench) -> None:
 
 @one_step
 def test_two_logins(bench: Bench) -> None:
-    """Whatever the order of their steps, two logins leave themselves, and at no moment is there
-    more than the limit.
-    """
+    """Two concurrent capped logins both stay, and the limit is never exceeded."""
 
     def begin() -> Sequence[Stepper[Any]]:
         bench.begin_with(login("a", 20), login("b", 10))
@@ -275,14 +266,15 @@ def test_two_logins(bench: Bench) -> None:
 
 
 def check(bench: Bench, *expected: set[str]) -> None:
-    """One of these sets of sessions is there."""
+    """Assert that one of these sets of sessions is live."""
     assert bench.live() in expected
 
 
 @one_step
 def test_a_login_against_a_renewal(bench: Bench) -> None:
-    """Whether it is renewed before or after, the oldest login is revoked, and the renewal of it is
-    none or is revoked; another goes on.
+    """A capped login revokes the oldest login even if that is renewed meanwhile.
+
+    The renewal returns nothing, or its successor is revoked. A renewal of another login succeeds.
     """
 
     def begin() -> Sequence[Stepper[Any]]:
@@ -308,20 +300,20 @@ def test_a_login_against_a_renewal(bench: Bench) -> None:
 
 @one_step
 def test_a_login_against_an_end(bench: Bench) -> None:
-    """A session that is revoked between the look and the script makes room.
+    """A session that is revoked before the script runs makes room.
 
-    The script finds it gone, and nobody else is revoked for it.
+    The script finds it gone and revokes no other session.
     """
     bench.begin_with(login("a", 20), login("b", 10))
     operation = bench.capped(login("new")).step(2)
-    bench.delete("b").step()  # it is dead, and in the index still
+    bench.delete("b").step()  # its record is gone, but it is still in the index
     assert operation.finish() is not None
     assert bench.live() == {"a", "new"}
 
 
 @one_step
 def test_a_login_against_a_sign_out(bench: Bench) -> None:
-    """A login that overlaps a sign-out everywhere is before it or after it, and whole."""
+    """A login that overlaps a sign-out everywhere is ordered before or after it, as a whole."""
 
     def begin() -> Sequence[Stepper[Any]]:
         bench.begin_with(login("a", 20), login("b", 10))
@@ -332,7 +324,7 @@ def test_a_login_against_a_sign_out(bench: Bench) -> None:
 
 @one_step
 def test_overtaken_at_every_try(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A login that somebody overtakes at every try stores itself, and ends the surplus then."""
+    """A login whose index changes at every try is stored, and then revokes the surplus."""
     monkeypatch.setattr(atomic, "CAP_TRIES", 3)
     bench.begin_with(login("a", 20), login("b", 10))
     operation = bench.capped(login("new", -20))
@@ -347,9 +339,7 @@ def test_overtaken_at_every_try(bench: Bench, monkeypatch: pytest.MonkeyPatch) -
 @one_step
 @pytest.mark.parametrize("count", [1_000, 1_001, 2_100])
 def test_thousands_of_sessions(bench: Bench, count: int) -> None:
-    """Where a user has more sessions than one command may touch, the surplus is revoked by blocks,
-    and then the login is one step.
-    """
+    """A surplus too large for one script is revoked in blocks before the login."""
     bench.begin_with()
     bench.inspector.fill("u1", count)
     operation = bench.capped(login("new", -MINUTE), limit=3)
@@ -366,7 +356,7 @@ def test_thousands_of_sessions(bench: Bench, count: int) -> None:
 
 @one_step
 def test_blocks_against_a_renewal(bench: Bench) -> None:
-    """A session that is renewed before its block is revoked takes its successor with it."""
+    """If a session is renewed before its block is revoked, its successor is revoked."""
     bench.begin_with()
     bench.inspector.fill("u1", 1_001)
     old = login("old", HOUR)
@@ -382,7 +372,7 @@ def test_blocks_against_a_renewal(bench: Bench) -> None:
 
 @one_step
 def test_thousands_of_dead_entries(bench: Bench) -> None:
-    """Dead ids are removed from an index that is too long for one step."""
+    """Dead ids are removed from an index that is too long for one script."""
     bench.begin_with()
     bench.inspector.fill("u1", 1_500)
     bench.inspector.client.delete(*(f"session:u1-{number}" for number in range(1_490)))
@@ -392,9 +382,9 @@ def test_thousands_of_dead_entries(bench: Bench) -> None:
 
 @one_step
 def test_thousands_that_are_not_counted(bench: Bench) -> None:
-    """An index full of what can't be revoked is no endless loop.
+    """A long index full of another user's sessions causes no endless loop.
 
-    The login is stored, and the surplus is revoked afterwards.
+    The login is stored, and then the surplus is revoked.
     """
     bench.begin_with()
     bench.inspector.fill("u2", 1_001)
@@ -408,7 +398,7 @@ def test_thousands_that_are_not_counted(bench: Bench) -> None:
 
 @one_step
 def test_many_ended_at_once(bench: Bench) -> None:
-    """Sessions that are revoked by their ids go in blocks of 1,000 too."""
+    """Sessions revoked by their ids also go in blocks of 1,000."""
     bench.begin_with()
     ids = bench.inspector.fill("u1", 1_001)
     operation = bench.steps(bench.store.delete(ids))
@@ -422,7 +412,7 @@ def test_many_ended_at_once(bench: Bench) -> None:
 
 @one_step
 def test_bytes_in_an_index(bench: Bench) -> None:
-    """An id that is no text, and a record that is none, are nobody's login, and do not disturb."""
+    """An id that is not UTF-8 and an invalid record are ignored."""
     bench.begin_with(login("a", 20), login("b", 10))
     client = bench.inspector.client
     client.set("session:garbage", "garbage", ex=60)
@@ -432,14 +422,12 @@ def test_bytes_in_an_index(bench: Bench) -> None:
     assert bench.inspector.index() == ["new", "garbage", "b"]
 
 
-# Afterwards
+# Surplus revoked after the login
 
 
 @afterwards
 def test_two_logins_afterwards(bench: Bench) -> None:
-    """In any order of their last steps, once both have returned, two logins leave what the limit
-    allows, the newest ones.
-    """
+    """Once two concurrent logins have returned, the newest sessions within the limit are left."""
     for first in range(1, 30):
         bench.begin_with(login("a", 20), login("b", 10))
         one, other = bench.capped(login("new", 1)), bench.capped(login("newer"))
@@ -453,9 +441,9 @@ def test_two_logins_afterwards(bench: Bench) -> None:
 
 @afterwards
 def test_ended_by_newer_logins_while_it_is_made(bench: Bench) -> None:
-    """A login that newer ones revoke before it is complete is no error.
+    """A login that newer ones revoke before it is complete raises no error.
 
-    It is as if they came a moment later.
+    The result is as if the newer ones came a moment later.
     """
     bench.begin_with(login("a", 20))
     operation = bench.capped(late := login("late", 1), limit=1)
@@ -471,9 +459,7 @@ def test_ended_by_newer_logins_while_it_is_made(bench: Bench) -> None:
 
 @afterwards
 def test_ended_by_a_newer_login_that_is_ended_too(bench: Bench) -> None:
-    """So it is also where the newer login is revoked by a third, wherever the first is when it
-    looks who has revoked it.
-    """
+    """No error is raised either if the newer login is revoked by a third one."""
     for steps in range(8):
         bench.begin_with()
         operation = bench.capped(login("late", 2), limit=1)
@@ -489,16 +475,14 @@ def test_ended_by_a_newer_login_that_is_ended_too(bench: Bench) -> None:
 
 
 def is_made_whole_next(operation: Stepper[Any]) -> bool:
-    """Whether the session's real end is what is written next."""
+    """Return whether the next command sets the session's final expiry."""
     command = operation.commands[-1]
     return isinstance(command, Call) and command.name == "PEXPIREAT"
 
 
 @afterwards
 def test_ended_by_a_sign_out_while_it_is_made(bench: Bench) -> None:
-    """A login that a sign-out everywhere revokes before it is complete says so, as every login
-    does.
-    """
+    """A login revoked by a sign-out before it is complete raises `ConcurrentlyRevoked`."""
     bench.begin_with(login("a", 20))
     operation = bench.capped(login("late"), limit=1)
     while not is_made_whole_next(operation):
@@ -511,7 +495,7 @@ def test_ended_by_a_sign_out_while_it_is_made(bench: Bench) -> None:
 
 @afterwards
 def test_crash_afterwards(bench: Bench) -> None:
-    """A login that crashes leaves no key without an expiry; the next one revokes the surplus."""
+    """A login that crashes leaves no key without a TTL; the next one revokes the surplus."""
     steps = 0
     while True:
         bench.begin_with(login("a", 20), login("b", 10))
@@ -532,9 +516,9 @@ def test_crash_afterwards(bench: Bench) -> None:
 
 @afterwards
 def test_a_login_against_a_renewal_afterwards(bench: Bench) -> None:
-    """Wherever a renewal of the oldest login is, it is revoked with its successor.
+    """The oldest login is revoked with its successor, at whatever step its renewal is.
 
-    One of another login goes on.
+    A renewal of another login succeeds.
     """
     for name, expected in (("old", {"kept", "new"}), ("kept", {"kept2", "new"})):
         for steps in range(8):
@@ -554,7 +538,7 @@ def test_a_login_against_a_renewal_afterwards(bench: Bench) -> None:
 def test_error_of_the_server(bench: Bench) -> None:
     """An error while the surplus is revoked is raised.
 
-    The login is there, and the next one revokes the surplus.
+    The login is stored, and the next one revokes the surplus.
     """
     bench.begin_with(login("a", 20), login("b", 10))
     operation = bench.capped(login("one", 1))
@@ -567,21 +551,21 @@ def test_error_of_the_server(bench: Bench) -> None:
     assert bench.live() == {"one", "two"}
 
 
-# Beside writers that put ids in first
+# With writers that add ids to the index first
 
 
 @one_step
 @pytest.mark.parametrize("count", [3, 1_100])
 def test_beside_legacy_writers(bench: Bench, count: int) -> None:
-    """Ids without a session stay in the index, since theirs may be on its way.
+    """Ids without a session stay in the index, since a legacy writer may be creating them.
 
-    The surplus is revoked, also where they are thousands.
+    The surplus is revoked, even with thousands of such ids.
     """
     bench.store = SingleServerStore(Layout.from_namespaces(None, legacy_writers=True))
     bench.begin_with(login("a", 20), login("b", 10))
     bench.inspector.client.rpush("userSession:u1", *(f"coming{number}" for number in range(count)))
     operation = bench.capped(login("new"))
     operation.finish()
-    assert len(operation.commands) < 50  # it does not try a hundred times
+    assert len(operation.commands) < 50  # it does not retry a hundred times
     assert bench.inspector.live() == {"b", "new"}
     assert bench.inspector.index() == ["new", "b", *(f"coming{number}" for number in range(count))]

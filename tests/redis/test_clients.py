@@ -1,4 +1,4 @@
-"""Which clients the adapter takes, what it takes out of their errors, and two processes with the same settings."""
+"""Accepted clients, redacted errors, and processes with the same settings."""
 
 import subprocess
 import sys
@@ -36,12 +36,12 @@ KEY = f"session:{SECRET}"
 
 @pytest.fixture
 def inspector(redis_server: Server) -> Iterator[Inspector]:
-    """A look into an emptied server."""
+    """Yield an inspector of an empty server."""
     with Inspector(redis_server) as found:
         yield found
 
 
-# Which clients
+# Accepted and refused clients
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,10 @@ def inspector(redis_server: Server) -> Iterator[Inspector]:
     ],
 )
 def test_refused_clients(make: Callable[[], Any]) -> None:
-    """What is no Redis client, a pipeline, a client with a cache or of the other flavour is refused when the adapter is made."""
+    """The sync adapter refuses values that are no client, pipelines and async clients.
+
+    It also refuses clients with a client-side cache.
+    """
     with pytest.raises(TypeError):
         RedisSessionAdapter(make())
 
@@ -83,7 +86,10 @@ def test_refused_clients(make: Callable[[], Any]) -> None:
     ],
 )
 def test_refused_clients_of_the_other_flavour(make: Callable[[], Any]) -> None:
-    """The same holds for the asynchronous adapter."""
+    """The async adapter refuses values that are no client, pipelines and sync clients.
+
+    It also refuses clients that read from replicas.
+    """
     with pytest.raises(TypeError):
         AsyncRedisSessionAdapter(make())
 
@@ -125,7 +131,7 @@ def test_refusals_say_what_to_do(adapter: type[Any], make: Callable[[], Any], wo
 
 
 def test_accepted_clients() -> None:
-    """Clients of both libraries and Sentinel's are taken, before they are connected; no command is sent."""
+    """Unconnected clients of both libraries and of Sentinel are accepted without a command."""
     sentinel: Any = Clients.sentinels["redis"]([("localhost", 1)])
     for client in (
         redis.Redis(port=1),
@@ -148,7 +154,7 @@ def test_accepted_clients() -> None:
 )
 @pytest.mark.filterwarnings("ignore:.*read_from_replicas:DeprecationWarning")
 def test_refused_cluster_clients(cluster: Cluster, options: dict[str, Any]) -> None:
-    """A cluster's client that may answer with what the primary does not hold any more is refused, and so is its pipeline."""
+    """A cluster client that may return stale data is refused."""
     with (
         redis.RedisCluster(host="127.0.0.1", port=cluster.ports[0], **options) as client,
         pytest.raises(TypeError, match="revoked sessions"),
@@ -158,7 +164,7 @@ def test_refused_cluster_clients(cluster: Cluster, options: dict[str, Any]) -> N
 
 @pytest.mark.parametrize("library", ["redis", "valkey"])
 def test_cluster_clients(cluster: Cluster, library: str) -> None:
-    """Cluster clients of both libraries and flavours are taken; their pipelines are not."""
+    """Cluster clients of both libraries and flavours are accepted; their pipelines are not."""
     with Clients.of_cluster(library, cluster) as client:
         RedisSessionAdapter(client)
         with pytest.raises(TypeError, match="expected a Redis client"):
@@ -168,7 +174,7 @@ def test_cluster_clients(cluster: Cluster, library: str) -> None:
 
 @pytest.mark.parametrize("library", ["redis", "valkey"])
 def test_sentinels_client_of_replicas(library: str) -> None:
-    """The client that Sentinel makes for the replicas is refused, in both libraries and flavours."""
+    """Sentinel's client for replicas is refused, in both libraries and flavours."""
     pairs: tuple[tuple[Any, Any], ...] = (
         (RedisSessionAdapter, Clients),
         (AsyncRedisSessionAdapter, AsyncClients),
@@ -180,7 +186,7 @@ def test_sentinels_client_of_replicas(library: str) -> None:
 
 
 def test_no_client_library_is_imported() -> None:
-    """Importing the adapter imports neither client library: the application brings its own."""
+    """Importing the adapter imports neither client library."""
     program = (
         "import sys, lucia.adapters.redis; print(sorted({'redis', 'valkey'} & sys.modules.keys()))"
     )
@@ -193,7 +199,7 @@ def test_no_client_library_is_imported() -> None:
 
 
 def test_same_kinds_in_both_flavours() -> None:
-    """The clients that the other tests use are of the same kinds in both flavours."""
+    """The tests use the same kinds of clients in both flavours."""
     assert AsyncClients.kinds == Clients.kinds
 
 
@@ -201,7 +207,7 @@ def test_same_kinds_in_both_flavours() -> None:
 
 
 def shown(error: BaseException) -> str:
-    """All text that a log of the error would hold."""
+    """Return all text that a log of the error would show."""
     return (
         "".join(traceback.format_exception(error)) + repr(error) + "".join(map(repr, _chain(error)))
     )
@@ -218,12 +224,18 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     [
         f"ERR unknown key {KEY}",
         f"ERR '{SECRET}' and '{OTHER}'",
-        f"ERR unknown command 'EVALSHA', with args beginning with: 'abc' '2' '{KEY}' 'session:{OTHER[:20]}",
-        f"ERR unknown command `EVALSHA`, with args beginning with: `abc`, `2`, `session:{OTHER[:3]}",
+        (
+            "ERR unknown command 'EVALSHA', "
+            f"with args beginning with: 'abc' '2' '{KEY}' 'session:{OTHER[:20]}"
+        ),
+        (
+            "ERR unknown command `EVALSHA`, "
+            f"with args beginning with: `abc`, `2`, `session:{OTHER[:3]}"
+        ),
     ],
 )
 def test_text_without_arguments(text: str) -> None:
-    """A command's keys and arguments are taken out of an error's text, also where a server cut them off; the object stays."""
+    """A command's keys and arguments are redacted, even if the server truncated them."""
     error = redis.ResponseError(text)
     redact(
         error,
@@ -239,21 +251,21 @@ def test_text_without_arguments(text: str) -> None:
 
 
 def test_text_with_short_words() -> None:
-    """Short arguments, which are words and numbers, stay in the text, and so does a text that holds none."""
+    """Short arguments such as numbers are not redacted."""
     error = redis.ResponseError("ERR value of LRANGE 0 is out of range", 0)
     redact(error, Call("LRANGE", (KEY, 0, -1)))
     assert error.args == ("ERR value of LRANGE 0 is out of range", 0)
 
 
 def test_longer_secrets_first() -> None:
-    """A key is taken out whole, although it begins or ends with another argument."""
+    """A key is redacted as a whole even if another argument is a part of it."""
     error = redis.ResponseError(f"ERR {KEY}")
     redact(error, Call("X", (SECRET, KEY)))
     assert str(error) == "ERR <redacted>"
 
 
 def test_errors_behind_an_error() -> None:
-    """The errors behind an error are redacted too, also where they go round in a circle."""
+    """Causes and contexts are redacted too, even if they form a circle."""
     error, cause, context = (
         redis.ConnectionError(f"1 {KEY}"),
         OSError(5, f"2 {KEY}"),
@@ -269,7 +281,7 @@ def test_errors_behind_an_error() -> None:
 
 
 def test_command_without_arguments() -> None:
-    """An error on dropping the connections holds no argument and stays as it is."""
+    """An error of ``DropConnections`` has no arguments to redact."""
     error = redis.ConnectionError(f"{SECRET}")
     redact(error, DropConnections())
     assert error.args == (SECRET,)
@@ -281,7 +293,7 @@ def test_command_without_arguments() -> None:
     ids=["batch", "transaction"],
 )
 def test_text_of_many_commands(make: Callable[[tuple[Call, ...]], Any]) -> None:
-    """Of several commands at once the arguments of each are taken out."""
+    """The arguments of all commands of a batch or transaction are redacted."""
     error = redis.ResponseError(f"ERR {KEY} {OTHER} LRANGE")
     redact(error, make((Call("LPUSH", (KEY,)), Call("LREM", (OTHER.encode(), 0)))))
     assert str(error) == "ERR <redacted> <redacted> LRANGE"
@@ -289,9 +301,15 @@ def test_text_of_many_commands(make: Callable[[tuple[Call, ...]], Any]) -> None:
 
 @pytest.mark.parametrize("cut", range(20, 60, 7))
 def test_text_of_pipelines(cut: int) -> None:
-    """The quotation of a command that clients put before a pipeline's error goes as a whole, wherever they cut it off, and also twice."""
+    """The command that clients quote in a pipeline's error is removed as a whole.
+
+    This holds wherever they truncate it, and if they quote it twice.
+    """
     command = f"LPUSH userSession:u1 {SECRET}) of pipeline"[:cut]
-    quoted = f"Command # 1 (x) of pipeline caused error: Command # 1 ({command}... ) of pipeline caused error: "
+    quoted = (
+        "Command # 1 (x) of pipeline caused error: "
+        f"Command # 1 ({command}... ) of pipeline caused error: "
+    )
     error = redis.ResponseError(f"{quoted}WRONGTYPE")
     redact(error, Transaction((Call("LPUSH", ("userSession:u1", SECRET)),)))
     assert str(error) == "WRONGTYPE"
@@ -322,14 +340,14 @@ def test_text_of_pipelines(cut: int) -> None:
 )
 @pytest.mark.parametrize("library", [redis, valkey])
 def test_refused_scripts(library: Any, text: str, refused: bool) -> None:
-    """That scripts are refused is told by the words of every version; other refusals, also within a script, are none of it."""
+    """Refused scripts are recognised in every server version, and not other refusals."""
     assert refuses_scripts(library.ResponseError(text)) is refused
     assert refuses_scripts(library.exceptions.NoPermissionError(text)) is refused
     assert not refuses_scripts(library.ConnectionError(text))
 
 
 def test_clusters_by_their_clients() -> None:
-    """Clients for a cluster are told from others, those of classes that were derived from them too."""
+    """Cluster clients, and classes derived from them, are recognised."""
 
     class OwnCluster(redis.asyncio.RedisCluster):
         pass
@@ -343,7 +361,7 @@ def test_clusters_by_their_clients() -> None:
 
 @pytest.mark.parametrize("library", [redis, valkey])
 def test_kinds_of_errors(library: Any) -> None:
-    """Both libraries' errors are told by what they are, other errors are neither."""
+    """NOSCRIPT and WRONGTYPE are recognised in both libraries' errors."""
     assert is_no_script(library.exceptions.NoScriptError("No matching script"))
     assert not is_no_script(library.ResponseError("ERR"))
     assert is_wrong_type(library.ResponseError("WRONGTYPE Operation against a key"))
@@ -355,7 +373,7 @@ def test_kinds_of_errors(library: Any) -> None:
 
 
 def test_script_is_not_shown() -> None:
-    """A script shows its name, not its text."""
+    """The repr of a script shows its name, not its text."""
     assert repr(LIST.scripts.create) == "Script(name='create')"
 
 
@@ -384,7 +402,7 @@ else:
 
 
 def in_processes(inspector: Inspector, calls: Sequence[str]) -> list[str]:
-    """What each call printed, made by a process of its own, at the same time."""
+    """Make each call in a process of its own, all at once, and return what they printed."""
     end = row("x").idle_expires
     commands = [
         [
@@ -413,7 +431,7 @@ def in_processes(inspector: Inspector, calls: Sequence[str]) -> list[str]:
 
 
 def test_two_processes_renew(inspector: Inspector) -> None:
-    """Processes with the same settings that renew one session at the same time get one successor."""
+    """Processes that renew one session at the same time get one successor."""
     with redis.Redis(port=inspector.server.port) as client:
         RedisSessionAdapter(client).set_session(row("used"))
         winners = in_processes(inspector, ["renew", "renew", "renew"])
@@ -424,7 +442,7 @@ def test_two_processes_renew(inspector: Inspector) -> None:
 
 @pytest.mark.parametrize("other", ["delete", "delete all"])
 def test_a_process_ends_what_another_renews(inspector: Inspector, other: str) -> None:
-    """A session that one process ends while others renew it is ended, and so is its successor."""
+    """A session that is revoked while other processes renew it is revoked with its successor."""
     with redis.Redis(port=inspector.server.port) as client:
         RedisSessionAdapter(client).set_session(row("used"))
         in_processes(inspector, ["renew", other, "renew"])
@@ -433,7 +451,7 @@ def test_a_process_ends_what_another_renews(inspector: Inspector, other: str) ->
 
 
 def test_processes_with_other_namespaces(inspector: Inspector) -> None:
-    """Adapters with other namespaces do not see each other's sessions, though they share a server."""
+    """Adapters with different namespaces do not see each other's sessions."""
     with redis.Redis(port=inspector.server.port) as client:
         one = RedisSessionAdapter(client)
         other = RedisSessionAdapter(

@@ -1,4 +1,4 @@
-"""The asynchronous adapter with and without gathering what is asked at once; everything else about it is tested in both flavours."""
+"""The async adapter with and without coalescing. Everything else is tested in both flavours."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -27,30 +27,29 @@ from tests.support.redis_servers import frozen
 from tests.support.sessions import row
 from tools.servers import Cluster, Server, own_server, unused_port
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:(?s).*lib_:DeprecationWarning"
-)  # redis-py 7's cluster clients warn of themselves
+# redis-py 7's cluster clients cause this warning themselves.
+pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")
 
 MANY = 200
 
 
 @pytest.fixture
 def inspector(redis_server: Server) -> Iterator[Inspector]:
-    """A look into an emptied server."""
+    """Yield an inspector of an empty server."""
     with Inspector(redis_server) as found:
         yield found
 
 
 @pytest.fixture
 def cluster_inspector(cluster: Cluster) -> Iterator[ClusterInspector]:
-    """A look into an emptied cluster."""
+    """Yield an inspector of an empty cluster."""
     with ClusterInspector(cluster) as found:
         yield found
 
 
 @pytest.fixture
 async def client(inspector: Inspector) -> AsyncIterator[Redis]:
-    """A client with few connections."""
+    """Yield a client with few connections."""
     async with Redis(port=inspector.server.port, max_connections=8) as client:
         yield client
 
@@ -59,26 +58,24 @@ async def client(inspector: Inspector) -> AsyncIterator[Redis]:
 async def cluster_client(
     cluster_inspector: ClusterInspector, cluster: Cluster
 ) -> AsyncIterator[Any]:
-    """A client of the cluster."""
+    """Yield a client of the cluster."""
     async with AsyncClients.of_cluster("redis", cluster) as client:
         yield client
 
 
 class TestUncoalesced(AsyncRenewingSessionAdapterSuite):
-    """Sessions on one server, each command on its own."""
+    """The adapter suite on one server, without coalescing."""
 
     @pytest.fixture
     def adapter(self, client: Redis) -> AsyncRedisSessionAdapter:
-        """An empty server."""
         return AsyncRedisSessionAdapter(client, coalesce=False)
 
 
 class TestUncoalescedCluster(AsyncSessionFirstSuite):
-    """The same in a cluster."""
+    """The adapter suite in a cluster, without coalescing."""
 
     @pytest.fixture
     def adapter(self, cluster_client: RedisCluster) -> AsyncRedisSessionAdapter:
-        """An empty cluster."""
         return AsyncRedisSessionAdapter(cluster_client, coalesce=False)
 
 
@@ -86,7 +83,7 @@ class TestUncoalescedCluster(AsyncSessionFirstSuite):
 async def test_reads_at_once(
     client: Redis, inspector: Inspector, coalesce: bool, commands: int
 ) -> None:
-    """They are one command for the server; each gets its own session, or None."""
+    """Concurrent reads are one command, and each gets its own session or None."""
     adapter = AsyncRedisSessionAdapter(client, coalesce=coalesce)
     rows = [row(f"s{number}", f"u{number}") for number in range(MANY)]
     await asyncio.gather(*map(adapter.set_session, rows[::2]))
@@ -99,7 +96,7 @@ async def test_reads_at_once(
 async def test_reads_at_once_in_a_cluster(
     cluster_client: RedisCluster, cluster_inspector: ClusterInspector
 ) -> None:
-    """Each node is sent its own on one connection; and whoever comes first asks for the map, for all."""
+    """In a cluster concurrent reads find their sessions, and the slot map is read once."""
     adapter = AsyncRedisSessionAdapter(cluster_client)
     rows = [row(f"s{number}", f"u{number}") for number in range(MANY)]
     before = cluster_inspector.calls("cluster|slots")
@@ -109,7 +106,7 @@ async def test_reads_at_once_in_a_cluster(
 
 
 async def test_writes_at_once(client: Redis, inspector: Inspector) -> None:
-    """Logins, renewals and endings of one moment share connections, of which there are fewer than of them."""
+    """Concurrent logins, renewals and revocations share a few connections."""
     adapter = AsyncRedisSessionAdapter(client)
     ids = [f"s{number}" for number in range(MANY)]
     await asyncio.gather(*(adapter.set_session(row(each, "u1")) for each in ids))
@@ -124,12 +121,12 @@ async def test_writes_at_once(client: Redis, inspector: Inspector) -> None:
 
 
 def batch(*commands: Call | Eval) -> Operation[Any]:
-    """An operation that is one batch."""
+    """Run one batch as an operation."""
     return (yield Batch(commands))
 
 
 async def test_a_batch_of_many_commands(client: Redis, inspector: Inspector) -> None:
-    """Its replies are in the order of its commands, however many there are."""
+    """The replies to a batch are in the order of its commands, however many there are."""
     adapter = AsyncRedisSessionAdapter(client)
     names = [f"k{number}" for number in range(3 * MAX_CONCURRENT_CALLS // 2)]
     for name in names:
@@ -142,7 +139,10 @@ async def test_a_batch_of_many_commands(client: Redis, inspector: Inspector) -> 
 async def test_a_batch_of_which_one_command_fails(
     client: Redis, inspector: Inspector, coalesce: bool
 ) -> None:
-    """Its error is raised, and no other one; what was sent with it is done, and what would be sent after it is not."""
+    """The error of a failed command in a batch is raised.
+
+    Commands sent together with it are executed, later ones are not sent.
+    """
     adapter = AsyncRedisSessionAdapter(client, coalesce=coalesce)
     inspector.client.mset({"text": "no number", "other": "1"})
     with pytest.raises(redis.ResponseError, match="not an integer"):
@@ -151,7 +151,7 @@ async def test_a_batch_of_which_one_command_fails(
 
 
 async def test_a_batch_of_which_a_read_is_not_answered(tmp_path: Path) -> None:
-    """Where another command of it may have been done, something may have been written."""
+    """A batch without a reply is ambiguous if any of its commands writes."""
     with own_server("redis-server", tmp_path) as server:
         async with (
             Redis(port=server.port) as client,
@@ -164,7 +164,7 @@ async def test_a_batch_of_which_a_read_is_not_answered(tmp_path: Path) -> None:
 
 
 async def test_a_revocation_that_is_over(client: Redis) -> None:
-    """A read that begins after a session was ended does not find it, however many others read it all the time."""
+    """A read that begins after a revocation never finds the session, despite concurrent reads."""
     adapter = AsyncRedisSessionAdapter(client)
     is_over = asyncio.Event()
 
@@ -189,7 +189,7 @@ async def test_a_revocation_that_is_over(client: Redis) -> None:
 
 
 async def test_too_many(client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is too much is refused as such, and the rest is served."""
+    """Requests beyond the limit are refused as `Overloaded`, and the others are served."""
     adapter = AsyncRedisSessionAdapter(client)
     await adapter.set_session(row("mine"))
     monkeypatch.setattr(batches_module, "MAX_WAITING", 10)
@@ -201,10 +201,10 @@ async def test_too_many(client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_an_error_for_each() -> None:
-    """Where nothing listens, each caller gets an error of its own, and a cause of its own of the client's kind."""
+    """If nothing listens, each caller gets an error and a cause of its own."""
     async with Redis(port=unused_port()) as client:
         adapter = AsyncRedisSessionAdapter(client)
-        for _ in range(2):  # the first time there are no connections yet
+        for _ in range(2):  # at first there are no connections yet
             errors = await asyncio.gather(
                 *(adapter.get_session("mine") for _ in range(5)), return_exceptions=True
             )
@@ -216,7 +216,7 @@ async def test_an_error_for_each() -> None:
 
 @pytest.mark.parametrize("packs", ["hiredis", "the client"])
 async def test_who_packs(client: Redis, packs: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands are packed by hiredis where it is installed, and otherwise by the client; the server is told the same."""
+    """Commands packed by hiredis and by the client have the same effect."""
     monkeypatch.setattr(wire_module, "_PACK", hiredis.pack_command if packs == "hiredis" else None)
     adapter = AsyncRedisSessionAdapter(client)
     session = row("mïne", "ü", metadata={"agent": "é\x00\r\n"})
@@ -226,7 +226,7 @@ async def test_who_packs(client: Redis, packs: str, monkeypatch: pytest.MonkeyPa
 
 
 async def test_damaged_record_without_coalescing(client: Redis, inspector: Inspector) -> None:
-    """A record that is damaged under one key hides no session under another key's hash."""
+    """A damaged record under one key's hash does not hide the session under another's."""
     current, older = b"current key".ljust(32), b"older key".ljust(32)
     async with (
         AsyncRedisSessionAdapter(client, id_keys=[older]) as writer,

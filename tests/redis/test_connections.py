@@ -1,4 +1,4 @@
-"""Whose the Redis adapter's connections are: an event loop's, a process's; and that nobody has to close them."""
+"""Connections of the Redis adapter: each event loop and process has its own, and closes it."""
 
 import asyncio
 import gc
@@ -41,13 +41,13 @@ from tools.servers import Server as RealServer
 
 @pytest.fixture
 def inspector(redis_server: RealServer) -> Generator[Inspector]:
-    """A look into an emptied server."""
+    """Yield an inspector of an empty server."""
     with Inspector(redis_server) as found:
         yield found
 
 
 def named(inspector: Inspector, name: str) -> int:
-    """How many connections have this name."""
+    """Return how many connections have this name."""
     return [each["name"] for each in inspector.client.client_list()].count(name)
 
 
@@ -55,7 +55,10 @@ def named(inspector: Inspector, name: str) -> int:
 
 
 def test_one_loop_after_another(inspector: Inspector) -> None:
-    """One adapter works in several loops, one after another, and each loop closes its connections when it ends."""
+    """An adapter works in one event loop after another.
+
+    Each loop closes its connections when it ends.
+    """
     adapter = AsyncRedisSessionAdapter(
         redis.asyncio.Redis(port=inspector.server.port, client_name="mine")
     )
@@ -72,7 +75,7 @@ def test_one_loop_after_another(inspector: Inspector) -> None:
 
 
 def test_loops_at_the_same_time(inspector: Inspector) -> None:
-    """One adapter works in the loops of several threads at the same time."""
+    """An adapter works in the event loops of several threads at the same time."""
     adapter = AsyncRedisSessionAdapter(redis.asyncio.Redis(port=inspector.server.port))
     failed: list[BaseException] = []
 
@@ -96,7 +99,7 @@ def test_loops_at_the_same_time(inspector: Inspector) -> None:
 
 
 async def test_an_adapter_that_is_gone(inspector: Inspector) -> None:
-    """When nobody has an adapter any more, its connections are closed, also if it was garbage in a circle."""
+    """When an adapter is garbage collected, also as part of a cycle, its connections are closed."""
     client = redis.asyncio.Redis(port=inspector.server.port, client_name="mine")
     adapter: Any = AsyncRedisSessionAdapter(client)
     circle: list[Any] = [adapter]
@@ -109,22 +112,21 @@ async def test_an_adapter_that_is_gone(inspector: Inspector) -> None:
         await asyncio.sleep(0.01)
         if named(inspector, "mine") == 0:
             return
-    raise AssertionError("the connection stays open")
+    raise AssertionError("the connection was not closed")
 
 
 class Thing:
-    """Something to close."""
+    """An object that counts how often it is closed."""
 
     def __init__(self) -> None:
         self.closed = 0
 
     async def aclose(self) -> None:
-        """Count."""
         self.closed += 1
 
 
 def test_a_loop_that_is_closed_before_its_owner_is_gone() -> None:
-    """What a loop has closed when it ended is not closed again when its owner is gone."""
+    """Values that a loop closed when it ended are not closed again when their owner is freed."""
     things: list[Thing] = []
 
     def make() -> Thing:
@@ -142,7 +144,7 @@ def test_a_loop_that_is_closed_before_its_owner_is_gone() -> None:
 
 
 async def test_closing_what_was_never_opened() -> None:
-    """Closing an adapter that was not used, or was closed, does nothing."""
+    """Closing an adapter that is unused or already closed does nothing."""
     adapter = AsyncRedisSessionAdapter(redis.asyncio.Redis(port=1))
     await adapter.aclose()
     await adapter.aclose()
@@ -181,7 +183,7 @@ print("done")
 
 
 def test_fork(inspector: Inspector) -> None:
-    """After a fork parent and child use connections of their own, and no reply goes astray."""
+    """After a fork, parent and child use their own connections, and no reply is mixed up."""
     inspector.write(row("one"))
     command = [
         sys.executable,
@@ -215,7 +217,7 @@ print("done")
 
 @pytest.mark.parametrize(("library", "client"), [("redis", "Redis"), ("valkey", "Valkey")])
 def test_nobody_has_to_close_an_adapter(inspector: Inspector, library: str, client: str) -> None:
-    """A program that closes no adapter ends at once, and nothing warns of a connection that was left open."""
+    """A program that closes no adapter exits at once and without a ResourceWarning."""
     program = UNCLOSED.format(library=library, client=client)
     command = [
         sys.executable,
@@ -229,11 +231,11 @@ def test_nobody_has_to_close_an_adapter(inspector: Inspector, library: str, clie
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 
 
-# What does not differ between the flavours is in the tests of the adapter; here is what does
+# Most tests of the adapter cover both flavours. These are for what differs.
 
 
 def test_a_connection_made_in_haste(inspector: Inspector) -> None:
-    """A connection that was opened with little time left has all the time of a later command."""
+    """The timeout of the request that opens a connection does not apply to later requests."""
     topology = topology_of(redis.Redis(port=inspector.server.port, max_connections=1))
     assert isinstance(topology, OneServer)
     server = Server(topology.factory, ConnectionMonitor(Revocations()), Settings())
@@ -244,7 +246,7 @@ def test_a_connection_made_in_haste(inspector: Inspector) -> None:
 
 
 async def test_a_cancelled_call(inspector: Inspector) -> None:
-    """A call that is cancelled gives its place back, and its reply is nobody's."""
+    """A cancelled call releases its connection, and its reply is given to nobody else."""
     adapter = AsyncRedisSessionAdapter(
         redis.asyncio.Redis(port=inspector.server.port, max_connections=1)
     )
@@ -261,7 +263,7 @@ async def test_a_cancelled_call(inspector: Inspector) -> None:
 
 
 async def test_an_idle_connection_that_somebody_closed(inspector: Inspector) -> None:
-    """An idle connection that is closed, for whatever reason, is replaced, be it for a read or for what is looked at before."""
+    """An idle connection that was closed is replaced, whether for a read or for a write."""
     adapter = AsyncRedisSessionAdapter(redis.asyncio.Redis(port=inspector.server.port))
     await adapter.set_session(row("one"))
     route: Any = await adapter._driver._route.get()
@@ -277,7 +279,7 @@ FOREIGN = {
     "uvloop": RuntimeError("unable to perform operation on <TCPTransport closed=True>"),
     "ssl": ValueError("Read on closed or unwrapped SSL socket."),
 }
-"""The errors of transports and sockets that were closed before."""
+"""Errors raised by transports and sockets that are already closed."""
 
 
 @pytest.mark.parametrize("error", FOREIGN.values(), ids=FOREIGN)
@@ -285,7 +287,7 @@ FOREIGN = {
 async def test_errors_of_closed_transports(
     flavour: str, error: Exception, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An error of a closed transport reaches nobody: the store is unavailable, and nothing was changed."""
+    """Errors of closed transports are raised as an unambiguous `StoreUnavailable`."""
     port = inspector.server.port
     client: Any = redis.asyncio.Redis(port=port) if flavour == "async" else redis.Redis(port=port)
     adapter: Any = (
@@ -310,7 +312,7 @@ async def test_errors_of_closed_transports(
 
 
 async def test_the_deadline_of_a_given_client() -> None:
-    """The asynchronous client that is used as it is has the deadline too."""
+    """The deadline also applies to an async client that is used as is."""
     with silent_server() as server:
         client = redis.asyncio.Redis(host=server.host, port=server.port)
         with pytest.raises(NoReply) as raised:
@@ -322,7 +324,7 @@ async def test_the_deadline_of_a_given_client() -> None:
 
 
 async def test_a_given_client_asks_in_one_way(inspector: Inspector) -> None:
-    """What has to be alone on a connection is sent by a client that is used as it is as everything else."""
+    """A client passthrough ignores ``alone``: it sends every request in the same way."""
     async with redis.asyncio.Redis(port=inspector.server.port) as client:
         assert await AsyncClientPassthrough(client, ConnectionMonitor(Revocations())).ask(
             None, [("ECHO", "x")], 5, SendMode(alone=True)
@@ -334,7 +336,7 @@ async def test_a_given_client_asks_in_one_way(inspector: Inspector) -> None:
 
 
 async def test_a_given_client_keeps_no_connection() -> None:
-    """A client that is used as it is names no key by which to ask replicas: that is a failure, never an empty list."""
+    """A client passthrough can't name a key for each primary: that is an error, not no keys."""
     with pytest.raises(NoReply):
         ClientPassthrough(object(), ConnectionMonitor(Revocations())).key_per_primary("prefix", 1)
     with pytest.raises(NoReply):
@@ -343,18 +345,18 @@ async def test_a_given_client_keeps_no_connection() -> None:
         )
 
 
-# Connections that are checked
+# Checks of connections
 
 
 class Pool(NamedTuple):
-    """A pool of either flavour."""
+    """A connection pool of either flavour."""
 
     server: Any
     call: Callable[..., Awaitable[Any]]
 
     @property
     def idle(self) -> int:
-        """How many connections lie idle."""
+        """Return how many connections are idle."""
         return len(self.server._idle)
 
     async def ask(
@@ -365,13 +367,13 @@ class Pool(NamedTuple):
 
 
 async def awaited(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a coroutine function."""
+    """Call a coroutine function and await it."""
     return await function(*arguments)
 
 
 @pytest.fixture(params=["async", "sync"])
 def pools(request: pytest.FixtureRequest) -> Callable[[int, Revocations], Pool]:
-    """Makes a pool over a port."""
+    """Return a function that makes a pool for a port."""
 
     def make(port: int, revocations: Revocations) -> Pool:
         if request.param == "async":
@@ -399,13 +401,13 @@ Pools = Callable[[int, Revocations], Pool]
 async def test_a_connection_that_was_closed(
     pools: Pools, inspector: Inspector, fault: Callable[[FaultyProxy], None]
 ) -> None:
-    """A connection that was closed or reset while it was idle is not used, so not even a retry is needed."""
+    """A connection that was closed or reset while idle is replaced, without a retry."""
     with FaultyProxy(inspector.server.port) as front:
         pool = pools(front.port, Revocations())
         await asyncio.gather(*(pool.ask(("BLPOP", "nothing", "0.2")) for _ in range(3)))
         assert pool.idle == 3
         fault(front)
-        await asyncio.sleep(0.05)  # so that the event loop knows
+        await asyncio.sleep(0.05)  # let the event loop notice
         assert await pool.ask(("PING",)) == [b"PONG"]
         await pool.call(pool.server.drop_idle)
 
@@ -413,7 +415,7 @@ async def test_a_connection_that_was_closed(
 async def test_nothing_was_sent(
     pools: Pools, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A request whose connection was lost before the first byte was written says that it was not sent."""
+    """If the connection is lost before the first byte, the error says that nothing was sent."""
 
     async def is_clean(_: Any) -> bool:
         return True
@@ -423,7 +425,7 @@ async def test_nothing_was_sent(
         await pool.ask(("PING",))
         front.reset()
         await asyncio.sleep(0.05)
-        # As if it was lost right after the look at it.
+        # As if the connection was lost right after it was checked.
         monkeypatch.setattr("lucia._redis.transport.connections.is_clean", is_clean)
         monkeypatch.setattr("lucia._redis.transport.blocking_io.is_clean", lambda *_: True)
         with pytest.raises(NoReply) as raised:
@@ -432,7 +434,7 @@ async def test_nothing_was_sent(
 
 
 async def test_a_fresh_connection(pools: Pools, inspector: Inspector) -> None:
-    """A request that must have a fresh connection gets one, which takes the place of an idle one."""
+    """A request that needs a fresh connection gets one, which replaces an idle one."""
     pool = pools(inspector.server.port, Revocations())
     (before,) = await pool.ask(("CLIENT", "ID"))
     assert await pool.ask(("CLIENT", "ID")) == [before]
@@ -442,7 +444,10 @@ async def test_a_fresh_connection(pools: Pools, inspector: Inspector) -> None:
 
 
 async def test_a_connection_to_a_former_server(pools: Pools, tmp_path: Path) -> None:
-    """Once a connection of another event loop or thread has met a new server, neither the replay nor a request goes to the former one."""
+    """Once any event loop or thread has met a new server, the former one gets no requests.
+
+    Nor does the replay go to it.
+    """
     revocations = Revocations()
     with ExitStack() as stack:
         former, new = (stack.enter_context(own_server("redis-server", tmp_path)) for _ in range(2))
@@ -452,7 +457,7 @@ async def test_a_connection_to_a_former_server(pools: Pools, tmp_path: Path) -> 
         one, other = pools(front.port, revocations), pools(front.port, revocations)
         assert await one.ask(("GET", "session")) == [b"alive"]
         revocations.revoked(["session"], revocations.changes)
-        front.target = new.port  # connections that are open stay where they are
+        front.target = new.port  # open connections stay connected to the former server
         with pytest.raises(BatchRejected):
             await other.ask(("GET", "session"))
         with pytest.raises(BatchRejected):
@@ -467,7 +472,10 @@ async def test_a_connection_to_a_former_server(pools: Pools, tmp_path: Path) -> 
 
 
 async def test_a_request_with_little_time(pools: Pools, inspector: Inspector) -> None:
-    """A request that has little time, and gets no answer in it, closes its own connection; one that had enough closes all."""
+    """A request that times out early closes only its own connection.
+
+    One that had the full timeout closes all idle connections.
+    """
     pool = pools(inspector.server.port, Revocations())
     pausing = ("BLPOP", "nothing", "0.2")
     await asyncio.gather(*(pool.ask(pausing) for _ in range(4)))
@@ -482,7 +490,7 @@ async def test_a_request_with_little_time(pools: Pools, inspector: Inspector) ->
 
 
 async def test_connections_in_doubt(pools: Pools, inspector: Inspector) -> None:
-    """After a request with little time got no answer, others don't trust the connections that are left."""
+    """After a request timed out early, the other connections are checked before use."""
     with FaultyProxy(inspector.server.port) as front:
         pool = pools(front.port, Revocations())
         await asyncio.gather(*(pool.ask(("BLPOP", "nothing", "0.2")) for _ in range(3)))
@@ -496,7 +504,7 @@ async def test_connections_in_doubt(pools: Pools, inspector: Inspector) -> None:
 
 
 async def test_no_place_in_time(pools: Pools, inspector: Inspector) -> None:
-    """A request that waits in vain for its turn closes no connection, and none counts as lost."""
+    """A request that times out while it waits for a connection closes none."""
     revocations = Revocations()
     pool = pools(inspector.server.port, revocations)
     await pool.ask(("PING",))
@@ -513,7 +521,7 @@ async def test_no_place_in_time(pools: Pools, inspector: Inspector) -> None:
 async def test_closing_amid_a_check(
     pools: Pools, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A connection that is being checked while all are closed is closed too, once it is given back."""
+    """A connection that is being checked when the pool is closed is closed on release."""
     monkeypatch.setattr("lucia._redis.transport.settings.IDLE_CHECK_SECONDS", -1.0)
     with FaultyProxy(inspector.server.port) as front:
         pool = pools(front.port, Revocations())
@@ -532,7 +540,7 @@ async def test_closing_amid_a_check(
 async def test_a_check_that_is_not_answered(
     pools: Pools, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A connection that swallows its check is replaced within the time of the request."""
+    """A connection whose check is not answered is replaced before the request times out."""
     with FaultyProxy(inspector.server.port) as front:
         pool = pools(front.port, Revocations())
         await pool.ask(("PING",))
@@ -559,7 +567,7 @@ KEYS: list[str | bytes | int] = [
 
 
 async def test_a_cluster_that_is_not_there() -> None:
-    """If no node can be asked for the map, or may be, the store can't be reached."""
+    """If no node can be asked for the slot map, `StoreUnavailable` is raised."""
     client = AsyncClients.of_cluster("redis", Cluster((unused_port(),)))
     async with AsyncRedisSessionAdapter(client) as adapter:
         with pytest.raises(StoreUnavailable) as raised:
@@ -568,7 +576,7 @@ async def test_a_cluster_that_is_not_there() -> None:
 
 
 async def test_a_cluster_without_slots(tmp_path: Path) -> None:
-    """A node that has no slots, and knows nobody who has, says so in the client's own error when the time is over."""
+    """If no node knows a slot, ClusterDownError is the cause once the deadline is over."""
     soon = timedelta(seconds=2)
     with own_server(
         "redis-server", tmp_path, "--cluster-enabled", "yes", "--cluster-port", str(unused_port())
@@ -583,7 +591,7 @@ async def test_a_cluster_without_slots(tmp_path: Path) -> None:
 @pytest.mark.parametrize("library", ["redis", "valkey"])
 @pytest.mark.parametrize("clients", [AsyncClients, Clients])
 async def test_slots_of_keys(library: str, clients: Any, cluster: Cluster) -> None:
-    """A key's slot is what a server computes, by its hash tag if it has one."""
+    """A key's slot is the one the server computes, by its hash tag if it has one."""
     client = clients.of_cluster(library, cluster)
     topology = topology_of(client)
     await (client.aclose() if clients is AsyncClients else asyncio.to_thread(client.close))
@@ -594,7 +602,7 @@ async def test_slots_of_keys(library: str, clients: Any, cluster: Cluster) -> No
 
 
 def test_redirections() -> None:
-    """A node that has no name for itself is the one that was asked, in its map and where it points to."""
+    """A node without a name, in a slot map or a redirection, is the one that was asked."""
     reply = [
         [0, 1, [b"", 7000, b"id"], [b"host", 7001, b"id"]],
         [3, 3, ["host", 7002, "id", []]],
@@ -611,7 +619,7 @@ def test_redirections() -> None:
 
 
 def test_nodes_that_know_no_better() -> None:
-    """A node that does not know who has a slot, or where that node is, is one that did not do what it was asked."""
+    """A redirection that names no usable node means that the command was not executed."""
     for error in ("MovedError", "AskError"):
         for target in ("12 ?:7000", "12 x:0"):
             moved = redirection_in([getattr(redis.exceptions, error)(target)], ("me", 1))
@@ -626,7 +634,7 @@ def test_nodes_that_know_no_better() -> None:
 
 
 def test_a_map_of_all_slots() -> None:
-    """A map counts if it names a primary for each slot, and a node may be reached elsewhere than it says."""
+    """A slot map is complete if each slot has a primary; addresses in it can be remapped."""
     ranges = [[0, 8_000, ["a", 1]], [8_001, SLOTS - 1, ["b", 2]]]
     elsewhere = parse_slot_map(
         ranges, ("me", 1), lambda address: (f"near {address[0]}", address[1])
@@ -637,11 +645,11 @@ def test_a_map_of_all_slots() -> None:
         assert not parse_slot_map(part, ("me", 1), lambda address: address).is_complete
 
 
-# What may be sent again
+# Retries
 
 
 def test_what_may_be_sent_again() -> None:
-    """Reads and ends may be repeated; what makes or renews a session may not, nor may a transaction."""
+    """Reads and revocations may be retried; creates, renewals and transactions may not."""
     repeatable = {"delete", "revoke", "prune", "drop"}
     for index in (LIST, SET):
         scripts = index.scripts
@@ -665,15 +673,18 @@ def test_what_may_be_sent_again() -> None:
     assert not is_repeatable(Transaction((Call("DEL", ("k",)),)))
 
 
-# What is copied
+# Options copied from the client
 
 
 class Renamed(redis.Redis):
-    """A client of a class that was derived without another way to run commands."""
+    """A derived client class that runs commands as its base class does."""
 
 
 def test_what_is_copied() -> None:
-    """A client of a derived class is copied, without what would send or wait in a way of its own; passwords are not shown."""
+    """The options of a derived client are copied, except those for retries and timeouts.
+
+    Passwords are not shown.
+    """
     client = Renamed(
         host="h",
         password="secret word",
@@ -696,7 +707,10 @@ def test_what_is_copied() -> None:
 
 
 def test_names_that_redis_py_gives_itself() -> None:
-    """The name that redis-py 7's client of a cluster gives its connections unasked, and they warn of, is not copied; others are."""
+    """The library name that redis-py 7 sets on its cluster connections is not copied.
+
+    redis-py warns of it as deprecated. Names set by others are copied.
+    """
     own, others = (
         {"db": 1, "lib_name": name, "lib_version": "7.4.0"} for name in ("redis-py", "valkey-py")
     )
@@ -705,7 +719,7 @@ def test_names_that_redis_py_gives_itself() -> None:
 
 
 def test_what_is_not_copied() -> None:
-    """A client without a pool, or with nothing in it that is known, is not copied."""
+    """A client without a known kind of pool is used as is."""
     client: Any = Renamed()
     client.connection_pool = object()
     assert topology_of(client) is None

@@ -1,4 +1,4 @@
-"""Processes that are killed before and after each command of each operation, on real servers: what they leave is lawful."""
+"""Processes are killed before and after each command of each operation, on real servers."""
 
 import json
 import subprocess
@@ -20,14 +20,13 @@ from tests.support.sessions import row
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.filterwarnings(
-        "ignore:(?s).*lib_:DeprecationWarning"
-    ),  # redis-py 7's cluster clients warn of themselves
+    # redis-py 7's cluster clients cause this warning themselves.
+    pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning"),
 ]
 
 PLACES: Final = ("redis", "valkey", "cluster", "redis, no scripts")
 MOST: Final = 40
-"""Commands of one operation; more is an error of the test."""
+"""The most commands that an operation may have in this test."""
 
 BEFORE: Final = frozenset({"used", "kept", "other"})
 
@@ -40,34 +39,38 @@ AFTERWARDS: Final = {
     "delete others": {"kept"},
     "list": {"used", "kept", "other"},
 }
-"""The sessions there are when an operation was done, ``new`` being what it makes."""
+"""Sessions after each operation; ``new`` is the one it creates."""
 
 Kill = Callable[[str, int, str], bool]
 
 
 @pytest.fixture(params=PLACES)
 def place_name(request: pytest.FixtureRequest) -> str:
-    """Each place in turn."""
+    """Return the name of each deployment."""
     return str(request.param)
 
 
 @pytest.fixture
 def place(request: pytest.FixtureRequest, place_name: str) -> Iterator[Deployment]:
-    """A place that was emptied."""
+    """Yield an empty deployment."""
     with open_deployment(request, place_name) as opened:
         yield opened
 
 
 @pytest.fixture
 def kill(place: Deployment, place_name: str) -> Iterator[Kill]:
-    """Has a process run an operation and die at its n-th command; says whether it had so many."""
+    """Yield a function that kills an operation. See ``mortal_processes``."""
     with mortal_processes(place, place_name) as found:
         yield found
 
 
 @contextmanager
 def mortal_processes(place: Deployment, place_name: str) -> Iterator[Kill]:
-    """The program of ``tests/support/killed_processes.py``."""
+    """Run ``tests/support/killed_processes.py``, and yield a function that uses it.
+
+    The function lets a process run an operation and die at its n-th command. It returns whether the
+    operation had so many commands.
+    """
     command = [sys.executable, "-m", "tests.support.killed_processes", place.url, place_name]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -88,7 +91,7 @@ def mortal_processes(place: Deployment, place_name: str) -> Iterator[Kill]:
 
 
 def begin(place: Deployment) -> RedisSessionAdapter:
-    """An adapter, and its user's three sessions."""
+    """Return an adapter, after storing three sessions of its user."""
     place.inspector.on_each("FLUSHALL")
     adapter = RedisSessionAdapter(place.client)
     for id_ in ("used", "kept", "other"):
@@ -97,7 +100,7 @@ def begin(place: Deployment) -> RedisSessionAdapter:
 
 
 def whole(inspector: Inspector) -> set[str]:
-    """The sessions that live longer than one that is not whole."""
+    """Return the sessions that are complete: their TTL is longer than a provisional one."""
     return {
         id_ for id_ in inspector.live() if inspector.client.pttl(f"session:{id_}") > PROVISIONAL_MS
     }
@@ -105,9 +108,10 @@ def whole(inspector: Inspector) -> set[str]:
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_killed(place: Deployment, kill: Kill, operation: str) -> None:
-    """Wherever a process is killed, each key has an end, each session that stays is in its index, and nobody else is logged out.
+    """A process killed at any command leaves no key without a TTL and no unindexed session.
 
-    Doing the same again does all of it; signing out everywhere then ends every session that stays.
+    Nobody else is logged out. Repeating the operation completes it. Signing out everywhere then
+    revokes every session that is left.
     """
     number = 1
     while all(was_killed(place, kill, operation, number, moment) for moment in ("before", "after")):
@@ -117,13 +121,16 @@ def test_killed(place: Deployment, kill: Kill, operation: str) -> None:
 
 
 def was_killed(place: Deployment, kill: Kill, operation: str, number: int, moment: str) -> bool:
-    """Kill a process at its n-th command, and hold what it left to the laws; says whether there was such a command."""
+    """Kill a process at its n-th command, and check what it left.
+
+    Return whether the operation had so many commands.
+    """
     adapter = begin(place)
     if not kill(operation, number, moment):
         return False
     place.inspector.check_remains()
     left = whole(place.inspector)
-    assert left >= BEFORE & AFTERWARDS[operation], "somebody else was logged out"
+    assert left >= BEFORE & AFTERWARDS[operation], "another session was revoked"
     assert operation != "renew" or left & {"used", "lost"}, "the user was logged out"
     check_doing_it_again(place, adapter, operation, left)
     adapter.delete_sessions_by_user_id("u1")
@@ -135,7 +142,7 @@ def was_killed(place: Deployment, kill: Kill, operation: str, number: int, momen
 def check_doing_it_again(
     place: Deployment, adapter: RedisSessionAdapter, operation: str, left: set[str]
 ) -> None:
-    """Do an operation after it was cut off: it is done as if it had not been, and what was dead stays dead."""
+    """Check that repeating the operation completes it and revives no session."""
     result = OPERATIONS[operation](adapter, "new")
     place.inspector.check_remains()
     found = whole(place.inspector)
@@ -148,7 +155,7 @@ def check_doing_it_again(
 
 @pytest.mark.parametrize("place_name", ["redis"])
 def test_killed_has_power(place: Deployment) -> None:
-    """A login that gives the index its expiry in a step of its own is found out when it is killed before that."""
+    """Control: a login that sets the index's TTL in a separate command is found out."""
     with mortal_processes(place, "control") as kill:
         assert kill("create", 3, "before")
     assert place.inspector.census()["userSession:u1"].expires == -1

@@ -1,4 +1,4 @@
-"""A user with very many sessions: the device list and ending one of them leave the event loop to others now and then."""
+"""Users with thousands of sessions: listing or revoking them does not block the event loop."""
 
 import asyncio
 import gc
@@ -51,7 +51,7 @@ def fill(client: Any, layout: Layout) -> list[str]:
 async def auth(
     request: pytest.FixtureRequest, redis_server: Server, cluster: Cluster
 ) -> AsyncIterator[AsyncAuth[User]]:
-    """An auth whose user ann has many sessions."""
+    """Yield an ``AsyncAuth`` whose user ann has many sessions."""
     layout: LayoutName = "lucia-v2" if "v2" in request.param else "default"
     if request.param == "cluster":
         nodes = redis.RedisCluster(host="127.0.0.1", port=cluster.ports[0])
@@ -69,7 +69,7 @@ async def auth(
 
 
 class Heart:
-    """Beats whenever the event loop lets it, and notes how much was done between two beats."""
+    """A task that runs on every turn of the event loop, and counts calls between its turns."""
 
     def __init__(self) -> None:
         self.most = 0
@@ -77,7 +77,7 @@ class Heart:
         self._since = 0
 
     def counting(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, whose calls are counted."""
+        """Wrap a function so that its calls are counted."""
 
         def counted(*args: Any, **options: Any) -> Any:
             self._since += 1
@@ -86,7 +86,7 @@ class Heart:
         return counted
 
     async def beat(self) -> None:
-        """Beat until it is cancelled."""
+        """Take turns until cancelled."""
         while True:
             self.most = max(self.most, self._since)
             self.total += self._since
@@ -96,7 +96,7 @@ class Heart:
 
 @contextmanager
 def beating(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> Iterator[Heart]:
-    """A heart that counts the calls of this function while something else is done in the same event loop."""
+    """Count the calls of this function, while a heart runs in the same event loop."""
     heart = Heart()
     monkeypatch.setattr(module, name, heart.counting(getattr(module, name)))
     task = asyncio.get_running_loop().create_task(heart.beat())
@@ -112,14 +112,14 @@ WORK: Final = {
     # The last block of the sort is followed by the first one of the merge.
     "sorting": (sessions_module, "_created_at", 2 * AT_ONCE),
 }
-"""A function that is called for each session, and how often at most between two turns."""
+"""A function that is called for each session, and the most calls allowed between two turns."""
 
 
 @pytest.mark.parametrize("work", WORK)
 async def test_the_device_list_leaves_the_loop_to_others(
     work: str, auth: AsyncAuth[User], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The list has every session, newest first, and others have their turn between blocks of the work."""
+    """The list has every session, newest first, and other tasks run between blocks of the work."""
     module, name, most = WORK[work]
     with beating(monkeypatch, module, name) as heart:
         devices = await auth.get_all_user_sessions("ann")
@@ -134,7 +134,7 @@ async def test_the_device_list_leaves_the_loop_to_others(
 async def test_the_heart_notices_a_loop_that_is_held_up(
     work: str, auth: AsyncAuth[User], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where all of it is one block, it is done in one go, and the same heart says so."""
+    """Control: if all the work is one block, the heart sees that the loop was blocked."""
     monkeypatch.setattr(blocks_module, "BLOCK_SIZE", COUNT)
     module, name, most = WORK[work]
     with beating(monkeypatch, module, name) as heart:
@@ -148,7 +148,10 @@ async def test_the_heart_notices_a_loop_that_is_held_up(
 async def test_rows_are_freed_while_listed(
     drains: bool, auth: AsyncAuth[User], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When the last device is made, at most a block of rows is left; all are, if none is let go."""
+    """Rows are freed block by block while they are listed.
+
+    When the last device is made, at most one block is left. Without ``drain`` all are left.
+    """
     if not drains:
         monkeypatch.setattr(sessions_module, "drain", list[SessionRow])
     left: list[int] = []
@@ -165,17 +168,17 @@ async def test_rows_are_freed_while_listed(
 
 
 def rows_alive() -> int:
-    """Count the rows of sessions that are in memory."""
+    """Return how many session rows are in memory."""
     gc.collect()
     return sum(isinstance(each, SessionRow) for each in gc.get_objects())
 
 
 class Item:
-    """Something that can be counted while it lives."""
+    """An object that a weak set can count."""
 
 
 async def test_drained_items_are_freed_block_by_block() -> None:
-    """Each block of drained items is freed before the next one is handed out, or soon after."""
+    """Each block of drained items is freed while the next one is used."""
     items = [Item() for _ in range(3 * AT_ONCE)]
     alive = weakref.WeakSet(items)
     left = drain(items)
@@ -186,20 +189,20 @@ async def test_drained_items_are_freed_block_by_block() -> None:
 
 
 def test_blocks_of_any_iterable() -> None:
-    """Blocks are full but for the last one, and there is none of nothing."""
+    """All blocks but the last are full, and an empty iterable has none."""
     assert [len(block) for block in Blocks(iter(range(AT_ONCE + 1)))] == [AT_ONCE, 1]
     assert list(Blocks(())) == []
 
 
 class Unsortable(bytes):
-    """An id that refuses to be compared by size."""
+    """An id that can't be compared."""
 
     def __lt__(self, other: object) -> bool:
         raise AssertionError("the ids are sorted")
 
 
 def test_the_ids_of_a_set_are_not_sorted() -> None:
-    """A set is read in any order, since sorting very many ids would hold up the event loop."""
+    """The ids of a set are read unsorted: sorting very many would block the event loop."""
     ids = [Unsortable(b"2"), Unsortable(b"1")]
     operation = SET.read("user_sessions:ann")
     assert next(operation) == Call("SMEMBERS", ("user_sessions:ann",))
@@ -213,7 +216,7 @@ def test_the_ids_of_a_set_are_not_sorted() -> None:
 async def test_ending_one_device_of_many(
     auth: AsyncAuth[User], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So it is where one login is looked for among many."""
+    """Finding or revoking one of many sessions by its handle does not block the loop."""
     newest, *_, oldest = await auth.get_all_user_sessions("ann")
     with beating(monkeypatch, sessions_module, "handle_of") as heart:
         assert await auth.invalidate_user_session("ann", oldest.handle)
@@ -226,7 +229,7 @@ async def test_ending_one_device_of_many(
 
 
 async def test_one_of_many_is_kept(auth: AsyncAuth[User], monkeypatch: pytest.MonkeyPatch) -> None:
-    """So it is where all are ended but one."""
+    """Revoking all sessions but one does not block the loop."""
     mine = await auth.create_session("ann")
     with beating(monkeypatch, common_module, "decode_row") as heart:
         assert await auth.invalidate_all_user_sessions("ann", keep=mine.session_id)
@@ -237,7 +240,10 @@ async def test_one_of_many_is_kept(auth: AsyncAuth[User], monkeypatch: pytest.Mo
 async def test_sessions_that_are_listed_twice_are_listed_once(
     auth: AsyncAuth[User], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A session whose id is in two blocks of an index is one of the list, and dead ones that live on end block by block."""
+    """A session that is in two blocks of an index is listed once.
+
+    Expired sessions whose records are still there are deleted block by block.
+    """
     monkeypatch.setattr(blocks_module, "BLOCK_SIZE", 2)
     adapter: Any = auth._sessions
     now = system_clock()
@@ -248,11 +254,11 @@ async def test_sessions_that_are_listed_twice_are_listed_once(
     layout: Layout = adapter._layout
     for row in dead:
         await adapter._run(
-            lambda _: one_command("SET", layout.session_key(row.id), encode_row(row))  # noqa: B023 (used at once)
+            lambda _: one_command("SET", layout.session_key(row.id), encode_row(row))  # noqa: B023
         )
     for row in rows:
         for call in layout.index.add(layout.index_key("bob"), row.id):
-            await adapter._run(lambda _: one_command(call.name, *call.arguments))  # noqa: B023 (used at once)
+            await adapter._run(lambda _: one_command(call.name, *call.arguments))  # noqa: B023
     listed = await adapter.get_sessions_by_user_id("bob")
     assert sorted(row.id for row in listed) == sorted(row.id for row in rows)
     assert [device.handle for device in await auth.get_all_user_sessions("bob")] == [
@@ -262,14 +268,14 @@ async def test_sessions_that_are_listed_twice_are_listed_once(
 
 
 async def test_an_index_of_dead_ids(auth: AsyncAuth[User], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the sessions of very many ids are gone, their markers are looked for in blocks too, and the list is short."""
+    """Markers of thousands of ids without a session are read in blocks too."""
     adapter: Any = auth._sessions
     layout: Layout = adapter._layout
     gone = [f"{number:040}" for number in range(COUNT)]
     for start in range(0, COUNT, 100):
         for id_ in gone[start : start + 100]:
             for call in layout.index.add(layout.index_key("cleo"), id_)[:1]:
-                await adapter._run(lambda _: one_command(call.name, *call.arguments))  # noqa: B023 (used at once)
+                await adapter._run(lambda _: one_command(call.name, *call.arguments))  # noqa: B023
     mine = await auth.create_session("cleo")
     with beating(monkeypatch, common_module, "decode_marker") as heart:
         assert [device.handle for device in await auth.get_all_user_sessions("cleo")] == [
@@ -279,5 +285,5 @@ async def test_an_index_of_dead_ids(auth: AsyncAuth[User], monkeypatch: pytest.M
 
 
 def one_command(name: str, *arguments: Any) -> Any:
-    """An operation of one command."""
+    """Run one command as an operation."""
     return (yield Call(name, arguments))

@@ -1,6 +1,7 @@
-"""A hundred thousand sessions on servers of their own: what each takes, and that nothing is left when they are over.
+"""A hundred thousand sessions: how much memory they take, and that none is left once expired.
 
-``scripts/test tests/redis/test_many_sessions.py -s`` prints the figures; ``LUCIA_SESSIONS=1000000`` has a million.
+``scripts/test tests/redis/test_many_sessions.py -s`` prints the figures. ``LUCIA_SESSIONS=1000000``
+runs it with a million.
 """
 
 import asyncio
@@ -37,11 +38,11 @@ BROWSER: Final = {
 }
 
 CONTENTS: Final[Mapping[str, tuple[int, int, bool, Mapping[str, Any]]]] = {
-    "as the original writes them": (COUNT, 450, False, {}),
+    "as Lucia JS writes them": (COUNT, 450, False, {}),
     "with handle and time of creation": (COUNT // 4, 550, True, {}),
-    "with a browser and an address noted": (COUNT // 4, 700, True, BROWSER),
+    "with user agent and address": (COUNT // 4, 700, True, BROWSER),
 }
-"""How many sessions, how many bytes each may take, whether they have extra members, and what is noted about them."""
+"""Number of sessions, bytes allowed for each, whether they have extra members, and metadata."""
 
 
 def new_row(
@@ -51,14 +52,14 @@ def new_row(
     extra: bool = True,
     metadata: Mapping[str, Any] = BROWSER,
 ) -> SessionRow:
-    """A session as ``Auth`` makes it, with or without the members that the original does not have."""
+    """Return a session as ``Auth`` makes it, with or without the members that Lucia JS lacks."""
     expiry = SessionExpiry(active=life / 2, idle=life / 2)
     session = new_session_row(f"user{number // PER_USER:011}", system_clock(), expiry, metadata)
     return session if extra else replace(session, attributes={})
 
 
 async def create(server: Server, rows: Iterator[SessionRow]) -> None:
-    """Store sessions by several tasks at once."""
+    """Store sessions from several tasks at once."""
     async with redis.asyncio.Redis(port=server.port, protocol=2) as client:
         adapter = AsyncRedisSessionAdapter(client)
 
@@ -70,7 +71,7 @@ async def create(server: Server, rows: Iterator[SessionRow]) -> None:
 
 
 def without_end(client: Any) -> list[bytes]:
-    """The keys that never expire, of all keys."""
+    """Return the keys without a TTL."""
     found: list[bytes] = []
     cursor = -1
     while cursor:
@@ -84,18 +85,18 @@ def without_end(client: Any) -> list[bytes]:
 
 @pytest.fixture(params=["redis-server", "valkey-server"])
 def look(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Inspector]:
-    """A look into a server that nobody else uses."""
+    """Yield an inspector of a server that nobody else uses."""
     with own_server(request.param, tmp_path) as server, Inspector(server) as inspector:
         yield inspector
 
 
 def memory(look: Inspector) -> int:
-    """How many bytes the server uses."""
+    """Return how many bytes the server uses."""
     return int(look.client.info("memory")["used_memory"])
 
 
 async def test_bytes(look: Inspector) -> None:
-    """A session with its index takes no more bytes than the documents say, and no key is without an end."""
+    """A session with its index takes no more bytes than documented, and every key has a TTL."""
     lines = [machine(look)]
     for content, (count, most, extra, metadata) in CONTENTS.items():
         look.on_each("FLUSHALL", "SYNC")
@@ -106,9 +107,8 @@ async def test_bytes(look: Inspector) -> None:
         )
         seconds = time.monotonic() - began
         each = (memory(look) - before) / count
-        lines.append(
-            f"{count} sessions {content}: {each:.0f} bytes each, {count / seconds:.0f} created a second"
-        )
+        rate = count / seconds
+        lines.append(f"{count} sessions {content}: {each:.0f} bytes each, {rate:.0f} created/s")
         assert look.client.dbsize() == count + count // PER_USER
         assert without_end(look.client) == []
         assert each <= most
@@ -116,14 +116,17 @@ async def test_bytes(look: Inspector) -> None:
 
 
 def machine(look: Inspector) -> str:
-    """On what the figures were measured."""
+    """Describe what the figures were measured on."""
     information: Mapping[str, Any] = look.client.info("server")
     version = information.get("valkey_version", information["redis_version"])
-    return f"{look.server.kind} {version}, Python {sys.version.split()[0]}, {os.cpu_count()} cores, {PER_USER} sessions a user"
+    return (
+        f"{look.server.kind} {version}, Python {sys.version.split()[0]}, "
+        f"{os.cpu_count()} cores, {PER_USER} sessions per user"
+    )
 
 
 async def test_nothing_is_left(look: Inspector) -> None:
-    """When the last of many sessions is over, the server is empty: no session, no index, no marker."""
+    """When the last of many sessions has expired, the server has no keys."""
     count = COUNT // 10
     await create(look.server, (new_row(number, life=SHORT) for number in range(count)))
     assert look.client.dbsize() > 0

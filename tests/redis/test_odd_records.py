@@ -1,7 +1,7 @@
-"""Odd records: batched reads find the sessions that the careful decoder finds in them, and no others.
+"""Odd records: batched reads accept exactly the records that the careful decoder accepts.
 
-The records are made of real ones by changes that are drawn from a seed, so a failure can be had
-again by its number.
+The records are real ones, changed at random. The seed is fixed, so that a failure can be reproduced
+by its number.
 """
 
 import json
@@ -41,26 +41,31 @@ MANY: Final = 200_000
 BATCH: Final = 500
 
 Decision = str
-"""What was decided about a record: the session in it, or why there is none."""
+"""The session in a record, as text, or why there is none."""
 
 NO_SESSION: Final = "no session"
 ANOTHER: Final = "another session"
 
 
 class Case(NamedTuple):
-    """A record, and the id of the session that is looked for in it."""
+    """A record, and the id of the session that is read."""
 
     record: bytes
     session_id: str
 
 
-# Made of real records
+# Records
 
 NUMBERS: Final = (
-    *("0", "1", "-1", "-0", "00", "01", "+1", "1.0", "1.5", "1e3", "1E3", "1e-3", "-0.0", "1.", ".5"),
-    *("1e999", "-1e999", "NaN", "Infinity", "-Infinity", "0x10", "1_000", "1e", "-", "١"),
+    *("0", "1", "-1", "-0", "00", "01", "+1", "1.0", "1.5", "1e3", "1E3", "1e-3", "-0.0", "1."),
+    *(".5", "1e999", "-1e999", "NaN", "Infinity", "-Infinity", "0x10", "1_000", "1e", "-", "١"),
     *(str(MAX_EPOCH_MS + n) for n in (-1, 0, 1)),
-    *(str(sign * 2**bits + n) for bits in (31, 32, 53, 63, 64, 70) for sign in (1, -1) for n in (-1, 0, 1)),
+    *(
+        str(sign * 2**bits + n)
+        for bits in (31, 32, 53, 63, 64, 70)
+        for sign in (1, -1)
+        for n in (-1, 0, 1)
+    ),
     *("9" * digits for digits in (19, 20, 40, 4_300, 4_301)),
     f"{MAX_EPOCH_MS}.0",
     f"{MAX_EPOCH_MS}e0",
@@ -87,9 +92,9 @@ OTHER_VALUES: Final = (
 DEEP: Final = tuple('{"a":' * depth + "1" + "}" * depth for depth in (100, 101, 101, 101))
 VALUES: Final = (*NUMBERS, *TEXTS, *OTHER_VALUES, *(3 * DEEP))
 NAMES: Final = (
-    *('"id"', '"user_id"', '"active_expires"', '"idle_expires"', '"created_at"', '"handle"', '"noted"'),
-    *('"own"', '"ID"', '"id "', '""', '"\\u0069d"', '"user\\u005fid"', '"\\ud800"', '"id\\u0000"'),
-    *('"__class__"', '"metadata"', '"attributes"', "id", "'id'", "1", "null"),
+    *('"id"', '"user_id"', '"active_expires"', '"idle_expires"', '"created_at"', '"handle"'),
+    *('"noted"', '"own"', '"ID"', '"id "', '""', '"\\u0069d"', '"user\\u005fid"', '"\\ud800"'),
+    *('"id\\u0000"', '"__class__"', '"metadata"', '"attributes"', "id", "'id'", "1", "null"),
 )  # fmt: skip
 METADATA: Final[tuple[dict[str, Any], ...]] = (
     {},
@@ -143,7 +148,7 @@ def _new_member(members: Members, random: Random) -> None:
 
 
 def _escape(members: Members, random: Random) -> None:
-    """Write characters of a text as escapes, which means the same."""
+    """Replace a character of a text by its escape, which means the same."""
     if members:
         index = random.randrange(len(members))
         name, value = members[index]
@@ -189,6 +194,8 @@ def _insert(record: bytes, random: Random) -> bytes:
     return record[:index] + random.choice(odd) + record[index:]
 
 
+BEFORE: Final = (b"\0", b"[", b" \r\n\t", b"\x0b", b"\x0c", b"1 ")
+AFTER: Final = (b"\0", b"}", b"null", b" \r\n\t", b",", b"\xa0")
 ON_BYTES: Final[tuple[Callable[[bytes, Random], bytes], ...]] = (
     lambda record, random: record[: random.randrange(len(record))],
     lambda record, random: record[random.randrange(len(record)) :],
@@ -201,15 +208,15 @@ ON_BYTES: Final[tuple[Callable[[bytes, Random], bytes], ...]] = (
         random.choice(("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-8-sig")),
         "surrogatepass",
     ),
-    lambda record, random: record + random.choice((b"\0", b"}", b"null", b" \r\n\t", b",", b"\xa0")),
-    lambda record, random: random.choice((b"\0", b"[", b" \r\n\t", b"\x0b", b"\x0c", b"1 ")) + record,
+    lambda record, random: record + random.choice(AFTER),
+    lambda record, random: random.choice(BEFORE) + record,
     lambda record, random: b"[" + record + b"]",
-)  # fmt: skip
+)
 SPACES: Final = ("", "", "", " ", "\n", "\t \r\n", "\x0b", "\xa0", "/**/")
 
 
 def make_cases(count: int) -> Iterator[Case]:
-    """Yield odd records, always the same ones, and some that nothing was changed of."""
+    """Yield odd and unchanged records, always the same ones."""
     random = Random(SEED)  # noqa: S311 -- no secret
     for _ in range(count):
         row = new_session_row(
@@ -223,7 +230,7 @@ def make_cases(count: int) -> Iterator[Case]:
             (json.dumps(name), json.dumps(value, ensure_ascii=random.random() < 0.5))
             for name, value in json.loads(encode_row(row)).items()
         ]
-        if random.random() < 0.1:  # as the original writes it
+        if random.random() < 0.1:  # as Lucia JS writes it
             del members[4:]
         for _ in range(random.choice((0, 1, 1, 1, 2, 2, 3, 6))):
             random.choice(CHANGES)(members, random)
@@ -238,7 +245,10 @@ def _joined(members: Members, random: Random) -> bytes:
 
 
 def _sought(members: Members, session_id: str, random: Random) -> str:
-    """Return the id in the record, so that a mismatch hides nothing; sometimes another one."""
+    """Return the id in the record, or rarely another one.
+
+    If ids often differed, mismatches would hide other decisions.
+    """
     if random.random() < 0.02:
         return "another-id"
     for name, value in members:
@@ -257,14 +267,14 @@ def _sought(members: Members, session_id: str, random: Random) -> str:
 
 
 def decision_of(row: StoredSession) -> Decision:
-    """Return a session as text, in which 1, 1.0 and True differ."""
+    """Return a session as text in which 1, 1.0 and True differ."""
     attributes = sorted(row.attributes.items())
     return repr((row.id, row.user_id, row.active_expires, row.idle_expires, attributes))
 
 
 @lru_cache(maxsize=FEW)
 def decide_carefully(case: Case) -> Decision:
-    """Decide by the careful decoder alone."""
+    """Decide with the careful decoder alone."""
     if len(case.record) > MAX_RECORD_BYTES:
         return NO_SESSION
     try:
@@ -275,7 +285,7 @@ def decide_carefully(case: Case) -> Decision:
 
 
 class Server:
-    """A server that has these records, in order, whatever it is asked for."""
+    """A server that answers every read with these records."""
 
     def __init__(self) -> None:
         self.records: list[bytes] = []
@@ -288,7 +298,7 @@ class Server:
 
 
 async def decide_in_batches(cases: list[Case]) -> list[Decision]:
-    """Decide by reading the records as a request reads them."""
+    """Decide by batched reads, as requests do."""
 
     async def recover(session_id: str, error: Exception, seconds: float) -> StoredSession | None:
         raise error
@@ -318,10 +328,10 @@ async def decide_in_batches(cases: list[Case]) -> list[Decision]:
 
 
 async def differences(cases: list[Case]) -> list[tuple[Case, Decision, Decision]]:
-    """Return where reading decides otherwise than the careful decoder.
+    """Return the cases in which batched reads and the careful decoder differ.
 
-    NUL in the id of a session is left out: no row with one can be made, but who reads by such an
-    id asked for it.
+    NUL in a session id is left out. No row with such an id can be made, so the record is found only
+    by a request for that very id.
     """
     found = []
     for case, fast in zip(cases, await decide_in_batches(cases), strict=True):
@@ -344,24 +354,24 @@ def _is_nul_in_the_id(case: Case, fast: Decision, careful: Decision) -> bool:
 
 @pytest.fixture(autouse=True)
 def _no_lines(caplog: pytest.LogCaptureFixture) -> None:
-    """Write no line to the log for each record that is ignored."""
+    """Suppress the log line for each ignored record."""
     caplog.set_level(logging.CRITICAL, "lucia")
 
 
 @pytest.fixture(scope="module")
 def few() -> list[Case]:
-    """So many records as the normal run has."""
+    """Return as many cases as a normal run has."""
     return list(make_cases(FEW))
 
 
 @pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
 async def test_decisions_about_odd_records(count: int) -> None:
-    """Each record is the same session by the fast and by the careful decoder, or none by both."""
+    """The fast and the careful decoder find the same session in each record, or none."""
     assert await differences(list(make_cases(count))) == []
 
 
 def test_odd_records_are_of_all_kinds(few: list[Case]) -> None:
-    """Many records are decided by the fast decoder, many by the careful one, and many are no session."""
+    """Many cases are decided by the fast decoder, many by the careful one, many are invalid."""
     kinds = Counter[str]()
     for case in few:
         careful = decide_carefully(case)
@@ -377,12 +387,12 @@ def test_odd_records_are_of_all_kinds(few: list[Case]) -> None:
 
 @pytest.mark.parametrize("metadata", METADATA[:4])
 def test_records_of_logins_take_the_fast_path(metadata: dict[str, Any]) -> None:
-    """What ``Auth`` writes with flat metadata is read by the fast decoder, and is what was written."""
+    """Records that ``Auth`` writes with flat metadata are read by the fast decoder."""
     row = new_session_row("u1", NOW, SessionExpiry(), metadata)
     assert parse_record(encode_row(row)) == row
 
 
-# Decoders that are not strict enough
+# Controls: decoders that are not strict enough
 
 
 class _NoBounds(msgspec.Struct):
@@ -397,11 +407,11 @@ class _NoBounds(msgspec.Struct):
 
 
 class _UnknownMembers(SessionRecord, frozen=True, forbid_unknown_fields=False):
-    """Members that it does not know are lost."""
+    """A record whose unknown members are lost."""
 
 
 class _NestedMetadata(SessionRecord, frozen=True):
-    """Metadata may be nested deeper than a record may be."""
+    """A record whose metadata may be nested without a limit."""
 
     noted: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
 
@@ -442,7 +452,7 @@ class _NoFirstTime(SessionRecord, frozen=True):
 async def test_decoder_that_is_not_strict_is_caught(
     few: list[Case], monkeypatch: pytest.MonkeyPatch, decode: Any
 ) -> None:
-    """Each bound of the fast decoder matters: without it, some of the records are decided otherwise."""
+    """Control: without any one bound of the fast decoder, some decisions differ."""
     monkeypatch.setattr(session_reads_module, "parse_record", decode)
     assert await differences(few) != []
 
@@ -450,13 +460,13 @@ async def test_decoder_that_is_not_strict_is_caught(
 async def test_record_that_is_too_long_is_caught(
     few: list[Case], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So does the bound on a record's length."""
+    """Control: without the bound on a record's length, some decisions differ."""
     monkeypatch.setattr(session_reads_module, "MAX_RECORD_BYTES", MAX_RECORD_BYTES + 1)
     assert await differences(few) != []
 
 
 def test_row_of_the_careful_decoder() -> None:
-    """The careful decoder makes rows, whose members are as in the record."""
+    """The careful decoder returns a row with all members of the record."""
     record = b'{"id":"a","user_id":"u","active_expires":1,"idle_expires":2,"own":[1.5]}'
     assert read_odd_record(record) == SessionRow(
         id="a", user_id="u", active_expires=1, idle_expires=2, attributes={"own": [1.5]}

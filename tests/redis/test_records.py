@@ -1,7 +1,4 @@
-"""The names of the keys and the JSON of the records.
-
-The document's words, and what is no record.
-"""
+"""The names of keys and the JSON of records and markers."""
 
 import json
 import logging
@@ -54,7 +51,7 @@ rows = st.builds(
 
 
 def record(**changes: Any) -> bytes:
-    """A good record of the session ``abc``, but for the changes."""
+    """Return a valid record of the session ``abc`` with these changes."""
     members = {
         "id": "abc",
         "user_id": "u1",
@@ -66,7 +63,7 @@ def record(**changes: Any) -> bytes:
 
 
 def replaced(member: str, text: str) -> bytes:
-    """A good record whose member is this text, be it JSON or not."""
+    """Return a valid record in which a member's value is this text, JSON or not."""
     return record(**{member: "@"}).replace(b'"@"', text.encode())
 
 
@@ -74,8 +71,9 @@ def replaced(member: str, text: str) -> bytes:
 
 
 def test_layout_of_the_newer_adapter() -> None:
-    """``lucia-v2`` keeps sets under ``user_sessions``, and the same names of sessions and markers;
-    its namespaces may be chosen too.
+    """``lucia-v2`` keeps indexes as sets under ``user_sessions``.
+
+    Keys of sessions and markers are named as in the default layout. Namespaces can be chosen too.
     """
     layout = Layout.from_namespaces(None, "lucia-v2")
     assert (layout.session_key("abc"), layout.index_key("u1"), layout.index) == (
@@ -91,7 +89,7 @@ def test_layout_of_the_newer_adapter() -> None:
 
 
 def test_layout_must_be_known() -> None:
-    """Another layout is refused, and the error says which there are."""
+    """An unknown layout is refused, and the error names the known ones."""
     with pytest.raises(
         ValueError, match=r"\Aunknown layout 'v3': expected 'default' or 'lucia-v2'\Z"
     ):
@@ -100,11 +98,12 @@ def test_layout_must_be_known() -> None:
 
 @pytest.mark.parametrize("namespaces", ["app", b"app", ["session", "user_session"], 1])
 def test_namespaces_are_a_mapping(namespaces: Any) -> None:
-    """One prefix for both is a TypeError that says what to write."""
+    """A single prefix for both namespaces is a TypeError that shows what to write."""
     with pytest.raises(TypeError) as caught:
         Layout.from_namespaces(namespaces)
     assert str(caught.value) == (
-        f"namespaces must be a mapping, not {type(namespaces).__name__}: write, for the prefix app, "
+        f"namespaces must be a mapping, not {type(namespaces).__name__}: "
+        "write, for the prefix app, "
         "namespaces={'session': 'app:session', 'user_session': 'app:userSession'}"
     )
 
@@ -114,10 +113,7 @@ def test_namespaces_are_a_mapping(namespaces: Any) -> None:
     [None, {}, {"session": "session"}, {"session": "session", "user_session": "userSession"}],
 )
 def test_default_keys(namespaces: Mapping[str, str] | None) -> None:
-    """Unless told otherwise the keys are the document's.
-
-    ``session:{id}`` and ``userSession:{user id}``.
-    """
+    """By default keys are ``session:{id}`` and ``userSession:{user id}``, as documented."""
     layout = Layout.from_namespaces(namespaces)
     assert layout.session_key("abc") == "session:abc"
     assert layout.index_key("u1") == "userSession:u1"
@@ -141,7 +137,7 @@ def test_default_keys(namespaces: Mapping[str, str] | None) -> None:
 def test_own_namespaces(
     namespaces: Mapping[str, str], session: str, index: str, marker: str
 ) -> None:
-    """Each namespace can be chosen, also alone; the other one stays."""
+    """Each namespace can be chosen on its own."""
     layout = Layout.from_namespaces(namespaces)
     assert (layout.session_key("abc"), layout.index_key("u1"), layout.marker_key("abc")) == (
         session,
@@ -177,29 +173,27 @@ def test_own_namespaces(
     ],
 )
 def test_refused_namespaces(namespaces: Mapping[str, str]) -> None:
-    """A namespace that is empty, blank, unknown or torn by braces is refused, and so are two whose
-    keys could be taken for each other.
-    """
+    """Empty, blank, unknown and ambiguous namespaces, and unbalanced braces, are refused."""
     with pytest.raises(ValueError, match="namespace"):
         Layout.from_namespaces(namespaces)
 
 
 @pytest.mark.parametrize("namespace", [None, b"session", 1])
 def test_namespaces_are_text(namespace: Any) -> None:
-    """A namespace that is no text is refused."""
+    """A namespace that is not a str is refused."""
     with pytest.raises(TypeError, match="namespace session must be a str"):
         Layout.from_namespaces({"session": namespace})
 
 
 def test_similar_namespaces() -> None:
-    """Names of which one begins with the other are told apart by the colon."""
+    """The colon tells apart two namespaces of which one begins with the other."""
     layout = Layout.from_namespaces({"session": "session", "user_session": "sessions"})
     assert not layout.index_key("u1").startswith(layout.session_key(""))
 
 
 @given(session=texts, other=texts, namespace=st.sampled_from(["session", "a:b", "{x}s"]))
 def test_kinds_of_keys_never_meet(session: str, other: str, namespace: str) -> None:
-    """No session id that may be stored makes a key that is a user's index or another's marker."""
+    """No storable session id makes a key that is a user's index or another id's marker."""
     layout = Layout.from_namespaces({"session": namespace})
     assert layout.session_key(session) != layout.index_key(other)
     if layout.is_storable(session):
@@ -211,9 +205,7 @@ def test_kinds_of_keys_never_meet(session: str, other: str, namespace: str) -> N
 
 
 def test_record_word_for_word() -> None:
-    """A record is the JSON text that JavaScript's ``JSON.stringify`` makes of the row, with exactly
-    the members given.
-    """
+    """A record is the JSON that ``JSON.stringify`` makes, with exactly the given members."""
     assert (
         encode_row(ROW) == b'{"id":"abc","user_id":"u1","active_expires":1000,"idle_expires":2000}'
     )
@@ -224,16 +216,13 @@ def test_record_word_for_word() -> None:
         idle_expires=2,
         attributes={"handle": "h", "n": [1, None]},
     )
-    assert (
-        encode_row(metadata).decode()
-        == '{"id":"abc","user_id":"ü","active_expires":1,"idle_expires":2,"handle":"h","n":[1,null]}'
+    assert encode_row(metadata).decode() == (
+        '{"id":"abc","user_id":"ü","active_expires":1,"idle_expires":2,"handle":"h","n":[1,null]}'
     )
 
 
 def test_lone_surrogate_in_an_attribute() -> None:
-    """An attribute with a lone surrogate, which no UTF-8 can hold, is stored as an escape and comes
-    back.
-    """
+    """A lone surrogate, which UTF-8 can't hold, is stored as an escape and decoded again."""
     row = SessionRow(
         id="abc", user_id="u1", active_expires=1, idle_expires=2, attributes={"agent": "\ud800ü"}
     )
@@ -242,12 +231,12 @@ def test_lone_surrogate_in_an_attribute() -> None:
 
 @given(rows)
 def test_records_come_back(row: SessionRow) -> None:
-    """Whatever row is stored is read again, attributes included."""
+    """Every encoded row is decoded to an equal one, with its attributes."""
     assert decode_row(encode_row(row), row.id) == row
 
 
 def nested(depth: int) -> Any:
-    """A list in a list in a list."""
+    """Return an empty list inside this many others."""
     value: Any = []
     for _ in range(depth):
         value = [value]
@@ -269,8 +258,9 @@ def nested(depth: int) -> Any:
     ],
 )
 def test_what_no_record_can_hold(value: Any) -> None:
-    """An attribute that is no JSON value, and a record of more than 16 KiB, are a clear error that
-    does not show the value.
+    """An attribute that is not JSON, and a record over 16 KiB, raise ValueError.
+
+    The error does not show the value.
     """
     row = SessionRow(
         id="a-secret-session-id",
@@ -286,7 +276,7 @@ def test_what_no_record_can_hold(value: Any) -> None:
 
 
 def test_longest_record() -> None:
-    """A record of 16 KiB is written and read; one byte more is neither."""
+    """A record of 16 KiB is written and read. One byte more is not."""
     empty = len(
         encode_row(
             SessionRow(
@@ -319,7 +309,7 @@ CORRUPT = {
     "no members": b"{}",
     "no id": record(id=...),
     "no user": record(user_id=...),
-    "no end": record(idle_expires=...),
+    "no expiry": record(idle_expires=...),
     "an id that is a number": record(id=1),
     "an id that is null": record(id=None),
     "an id that is a list": record(id=["abc"]),
@@ -328,12 +318,12 @@ CORRUPT = {
     "an empty user": record(user_id=""),
     "a user with a lone surrogate": replaced("user_id", r'"\ud800"'),
     "a user of 20 kB": record(user_id="u" * 12_289),
-    "a boolean end": record(idle_expires=True),
-    "an end that is text": record(idle_expires="2000"),
-    "an end with a fraction": record(idle_expires=2000.5),
-    "an end before 1970": record(idle_expires=-1),
-    "an end beyond the year 9999": record(idle_expires=MAX_EPOCH_MS + 1),
-    "an end of 5,000 digits": replaced("idle_expires", "9" * 5_000),
+    "a boolean expiry": record(idle_expires=True),
+    "an expiry that is text": record(idle_expires="2000"),
+    "an expiry with a fraction": record(idle_expires=2000.5),
+    "an expiry before 1970": record(idle_expires=-1),
+    "an expiry beyond the year 9999": record(idle_expires=MAX_EPOCH_MS + 1),
+    "an expiry of 5,000 digits": replaced("idle_expires", "9" * 5_000),
     "NaN": replaced("idle_expires", "NaN"),
     "Infinity": replaced("idle_expires", "Infinity"),
     "minus Infinity in an attribute": replaced("noted", "-Infinity"),
@@ -348,9 +338,7 @@ CORRUPT = {
 
 @pytest.mark.parametrize("value", CORRUPT.values(), ids=CORRUPT)
 def test_what_is_no_record(value: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    """A value that is no record is no session, with a line in the log that holds neither what it
-    was nor an id.
-    """
+    """An invalid record is no session, and is logged without its content or an id."""
     assert decode_row(value, "abc") is None
     (line,) = caplog.records
     assert (line.name, line.levelno, line.exc_info) == ("lucia.redis", logging.WARNING, None)
@@ -365,16 +353,13 @@ def test_what_is_no_record(value: bytes, caplog: pytest.LogCaptureFixture) -> No
     | json_values.map(lambda value: json.dumps(value).encode())
 )
 def test_any_bytes(value: bytes) -> None:
-    """Whatever bytes are there, reading them raises nothing and makes no session of them."""
+    """Arbitrary bytes decode to no session and raise nothing."""
     assert decode_row(value, "abc") is None
 
 
 @given(st.data())
 def test_damaged_records(data: st.DataObject) -> None:
-    """A record of which any byte was changed is this id's session, another's, or none.
-
-    Nothing else is raised.
-    """
+    """A record with one changed byte is this id's session, a mismatch, or no session."""
     value = bytearray(record())
     value[data.draw(st.integers(0, len(value) - 1))] = data.draw(st.integers(0, 255))
     try:
@@ -387,7 +372,7 @@ def test_damaged_records(data: st.DataObject) -> None:
 
 @given(members=st.dictionaries(st.sampled_from([*sorted(SESSION_COLUMNS), "other"]), json_values))
 def test_wrong_members(members: dict[str, Any]) -> None:
-    """Members of any kind raise nothing but that the record is another's."""
+    """Members of any JSON type raise nothing but `MismatchedReply`."""
     value = json.dumps({**json.loads(record()), **members}).encode()
     try:
         row = decode_row(value, "abc")
@@ -398,7 +383,7 @@ def test_wrong_members(members: dict[str, Any]) -> None:
 
 
 def test_unknown_members() -> None:
-    """Members that the library does not know are kept as attributes."""
+    """Unknown members are kept as attributes."""
     row = decode_row(record(handle="h", extra={"deep": [1]}), "abc")
     assert row is not None
     assert row.attributes == {"handle": "h", "extra": {"deep": [1]}}
@@ -410,22 +395,20 @@ def test_unknown_members() -> None:
 )
 @pytest.mark.parametrize("layout", ["{}", " {}", "{}\n", "\t{}\r\n "])
 def test_other_ways_to_write_it(encoding: str, layout: str) -> None:
-    """A record may have white space around it, and be in any encoding of Unicode that a JSON parser
-    of Python's takes.
-    """
+    """A record may have white space around it, and any encoding that ``json.loads`` accepts."""
     assert decode_row(
         layout.replace("{}", record(noted="ü").decode()).encode(encoding), "abc"
     ) == replace(ROW, attributes={"noted": "ü"})
 
 
 def test_a_member_twice() -> None:
-    """The last one counts, as in JavaScript."""
+    """If a member occurs twice, the last one counts, as in JavaScript."""
     assert decode_row(record()[:-1] + b',"user_id":"u2"}', "abc") == replace(ROW, user_id="u2")
 
 
 @pytest.mark.parametrize("metadata", [{}, [], {"a": [{"b": []}]}, [[{}]], "{", "[{"])
 def test_attributes_are_the_callers_own(metadata: Any) -> None:
-    """Changing them changes nothing for another caller."""
+    """Changing the attributes that one caller got does not change another's."""
     value = record(noted=metadata)
     row, other = decode_row(value, "abc"), decode_row(value, "abc")
     assert row is not None
@@ -436,7 +419,7 @@ def test_attributes_are_the_callers_own(metadata: Any) -> None:
 
 
 def test_record_of_another(caplog: pytest.LogCaptureFixture) -> None:
-    """The record of another id is told from a corrupt one, and logged without either id."""
+    """Another id's record is a mismatch, not a corrupt record; the log line has neither id."""
     with pytest.raises(MismatchedReply):
         decode_row(record(), "abd")
     assert [line.getMessage() for line in caplog.records] == [
@@ -448,9 +431,7 @@ def test_record_of_another(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_marker_word_for_word() -> None:
-    """A marker is a small JSON object that names the used id, its successor, and the grace in
-    milliseconds.
-    """
+    """A marker is JSON with the used id, its successor and the grace period in milliseconds."""
     assert (
         encode_marker(Marker("old", "new", 60_000))
         == b'{"id":"old","successor":"new","grace":60000}'
@@ -459,7 +440,7 @@ def test_marker_word_for_word() -> None:
 
 @given(st.builds(Marker, texts, texts, st.integers(0, 60_000)))
 def test_markers_come_back(marker: Marker) -> None:
-    """Whatever marker is stored is read again."""
+    """Every encoded marker is decoded to an equal one."""
     assert decode_marker(encode_marker(marker), marker.id) == marker
 
 
@@ -486,29 +467,27 @@ def test_markers_come_back(marker: Marker) -> None:
     ],
 )
 def test_what_is_no_marker(value: bytes | None) -> None:
-    """A value that is no marker leads nowhere."""
+    """An invalid marker decodes to None."""
     assert decode_marker(value, "old") is None
 
 
 @given(st.binary(max_size=100) | json_values.map(lambda value: json.dumps(value).encode()))
 def test_any_bytes_as_marker(value: bytes) -> None:
-    """Whatever bytes are there, reading them raises nothing and leads nowhere."""
+    """Arbitrary bytes decode to no marker and raise nothing."""
     assert decode_marker(value, "old") is None
 
 
 @pytest.mark.parametrize("id_", ['"other"', "null", "1"])
 def test_marker_of_another(id_: str) -> None:
-    """The marker of another used id is told from a corrupt one, so that nobody is led to somebody
-    else's session.
-    """
+    """Another id's marker is a mismatch, so it never leads to another user's session."""
     with pytest.raises(MismatchedReply):
         decode_marker(f'{{"id":{id_},"successor":"new","grace":1}}'.encode(), "old")
 
 
 def test_nesting_is_bounded_both_ways() -> None:
-    """A record nested a hundred deep is written and read.
+    """Records nested a hundred deep are written and read, in every version of Python.
 
-    One deeper is neither, in every version of Python.
+    One level more is neither.
     """
     deepest: object = 1
     for _ in range(99):
@@ -526,9 +505,6 @@ def test_nesting_is_bounded_both_ways() -> None:
     "metadata", [[[]] * 150, [{}] * 150, {"a": [{"b": []}] * 60}, "[" * 150, "{" * 150], ids=str
 )
 def test_much_that_is_not_deep(metadata: Any) -> None:
-    """However many lists and objects a record has, one in another counts alone.
-
-    In text they are none.
-    """
+    """Only nesting counts, neither the number of lists and objects nor brackets in text."""
     session = replace(ROW, attributes={"noted": metadata})
     assert decode_row(encode_row(session), "abc") == session

@@ -1,4 +1,4 @@
-"""Which revocations a process remembers, and when they have to be replayed; without a server."""
+"""Which revocations a process remembers, and when they are replayed; without a server."""
 
 from collections.abc import Callable, Generator
 from contextlib import suppress
@@ -35,7 +35,7 @@ LOST = ConnectionError("lost")
 
 
 class Clock:
-    """Stands still until a test moves it; in seconds."""
+    """A clock in seconds that a test moves."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
@@ -60,18 +60,18 @@ def finish(revocations: Revocations) -> None:
         revocations.done(revocations.block(), revocations.changes)
 
 
-# What is remembered
+# Remembered ids
 
 
 def test_newest_first(revocations: Revocations) -> None:
-    """A revoked id is remembered once, however often, the newest first."""
+    """Each revoked id is remembered once, the newest first."""
     revocations.revoked(["a", "b"], 0)
     revocations.revoked(["c", "a"], 0)
     assert revocations.all() == ["a", "c", "b"]
 
 
 def test_used_ids(revocations: Revocations) -> None:
-    """The used ids that led to an revoked session are revoked with it.
+    """The used ids that led to a revoked session are remembered with it.
 
     A renewal alone causes no replay.
     """
@@ -84,9 +84,9 @@ def test_used_ids(revocations: Revocations) -> None:
 
 
 def test_forgotten_in_time(revocations: Revocations, clock: Clock) -> None:
-    """An id is forgotten when another is revoked ten minutes later, not before.
+    """An id is forgotten when another is revoked more than ten minutes later.
 
-    An outage may take its time.
+    Time alone does not make it forgotten, so that an outage may last longer.
     """
     revocations.revoked(["old"], 0)
     revocations.renewed("older", "old")
@@ -102,25 +102,25 @@ def test_forgotten_in_time(revocations: Revocations, clock: Clock) -> None:
 
 
 def test_bounded(revocations: Revocations) -> None:
-    """At most ten thousand are remembered, the newest."""
+    """Only the newest ten thousand ids are remembered."""
     revocations.revoked(map(str, range(KEPT_IDS + 5)), 0)
     assert len(revocations.all()) == KEPT_IDS
     assert "5" in revocations.all()
     assert "4" not in revocations.all()
 
 
-# When
+# When a replay is due
 
 
 def met_another(revocations: Revocations, place: object, history: bytes | None) -> bool:
-    """As a connection that comes up: whether it is another history; then take note of it."""
+    """Meet a server as a new connection does, and return whether its history is another one."""
     changed = revocations.is_changed(place, history)
     revocations.met(place, history)
     return changed
 
 
 def test_another_history(revocations: Revocations) -> None:
-    """Once a place is met with another history, what was revoked is due, until it is done."""
+    """When a place is met with another history, a replay is due until it is completed."""
     assert met_another(revocations, "p", b"one") is False
     revocations.revoked(["a"], revocations.changes)
     assert met_another(revocations, "p", b"one") is False
@@ -135,7 +135,7 @@ def test_another_history(revocations: Revocations) -> None:
 
 
 def test_a_change_during_the_last_block(revocations: Revocations) -> None:
-    """A replay is still due if another server was met while its last block was revoked."""
+    """A replay is still due if another server was met while its last block was sent."""
     revocations.met("p", b"one")
     revocations.revoked(["a"], revocations.changes)
     revocations.met("p", b"two")
@@ -148,14 +148,14 @@ def test_a_change_during_the_last_block(revocations: Revocations) -> None:
 
 
 def test_nothing_to_do(revocations: Revocations) -> None:
-    """Where nothing was revoked, nothing is due after a change."""
+    """A change of history without revocations causes no replay."""
     revocations.met("p", b"one")
     assert met_another(revocations, "p", b"two") is True
     assert not revocations.due
 
 
 def test_nothing_ended(revocations: Revocations) -> None:
-    """Where nothing was revoked, nothing has to be revoked again, whatever has changed meanwhile."""
+    """An operation that revoked nothing causes no replay, even if the history changed meanwhile."""
     revocations.met("place", b"one")
     since = revocations.changes
     revocations.met("place", b"two")
@@ -166,10 +166,7 @@ def test_nothing_ended(revocations: Revocations) -> None:
 
 
 def test_new_place(revocations: Revocations) -> None:
-    """In a cluster the first nodes are no change, whenever they are first met.
-
-    A node that comes later is one.
-    """
+    """The first nodes of a cluster are no change of history. A node that joins later is one."""
     revocations.met("n1", b"one")
     revocations.expect(["n1", "n2"])
     revocations.revoked(["a"], revocations.changes)
@@ -182,7 +179,7 @@ def test_new_place(revocations: Revocations) -> None:
 
 
 def test_history_that_is_not_told(revocations: Revocations) -> None:
-    """Where it can't be told, only a connection that follows a lost one is a change."""
+    """Without a known history, only a connection that follows a lost one is a change."""
     assert met_another(revocations, "p", None) is False
     revocations.revoked(["a"], revocations.changes)
     assert met_another(revocations, "p", None) is False
@@ -194,9 +191,7 @@ def test_history_that_is_not_told(revocations: Revocations) -> None:
 
 
 def test_change_meanwhile(revocations: Revocations) -> None:
-    """What is revoked while another server becomes the primary may have been revoked at the former
-    one: it is due.
-    """
+    """An id revoked while the primary changes may be revoked on the former one: a replay is due."""
     revocations.met("p", b"one")
     since = revocations.changes
     revocations.revoked(["before"], since)
@@ -213,7 +208,7 @@ def test_change_meanwhile(revocations: Revocations) -> None:
 
 
 def test_a_block_of_a_newer_demand(revocations: Revocations) -> None:
-    """A block that was taken after another change settles nothing of the demand before it."""
+    """A block that was taken after another change does not complete the earlier demand."""
     revocations.met("p", b"one")
     revocations.revoked(["a"], revocations.changes)
     revocations.met("p", b"two")
@@ -226,8 +221,9 @@ def test_a_block_of_a_newer_demand(revocations: Revocations) -> None:
 
 
 def test_connections_that_must_not_be_used(revocations: Revocations) -> None:
-    """Not used are a server that is loading or busy, and a replica, but for one in a cluster, which
-    points to its primary.
+    """A server that is loading, busy or a replica is not used.
+
+    A replica in a cluster is, since it redirects to its primary.
     """
     monitor = ConnectionMonitor(revocations)
     replica = b"# Replication\r\nrole:slave\r\nmaster_replid:a1\r\n"
@@ -239,9 +235,7 @@ def test_connections_that_must_not_be_used(revocations: Revocations) -> None:
 
 
 def test_connection_to_a_former_server(revocations: Revocations) -> None:
-    """A connection whose history is the same as before is not used once another one has met a newer
-    history.
-    """
+    """A connection is not used once another one has met a newer history."""
     monitor = ConnectionMonitor(revocations)
     one, two = (b"role:master\r\nmaster_replid:%b\r\n" % name for name in (b"one", b"two"))
     before = monitor.came_up(one)
@@ -255,10 +249,7 @@ def test_connection_to_a_former_server(revocations: Revocations) -> None:
 
 
 def test_history_in_a_reply() -> None:
-    """The history is named in the reply to INFO.
-
-    In a refusal, and in what other servers answer, there is none.
-    """
+    """The history is read from the reply to INFO. Other replies have none."""
     assert (
         history_in(
             b"# Replication\r\nrole:master\r\nmaster_replid:0123abcd\r\nmaster_replid2:00\r\n"
@@ -270,14 +261,14 @@ def test_history_in_a_reply() -> None:
 
 
 def test_role_in_a_reply() -> None:
-    """A replica is known by its role; where no role is told, it is taken for a primary."""
+    """A replica is known by its role. Without a role, a server counts as a primary."""
     assert is_replica(b"# Replication\r\nrole:slave\r\nmaster_host:h\r\n")
     for reply in (b"# Replication\r\nrole:master\r\n", PermissionError("no"), None):
         assert not is_replica(reply)
 
 
 def test_blocks(revocations: Revocations) -> None:
-    """It is revoked again in blocks, the newest first, and is due until the last of them is done."""
+    """A replay goes in blocks, newest first, and is due until the last of them is done."""
     revocations.met("p", b"one")
     revocations.revoked(map(str, range(2 * MAX_REPLAYED_AT_ONCE + 1)), revocations.changes)
     revocations.met("p", b"two")
@@ -286,7 +277,7 @@ def test_blocks(revocations: Revocations) -> None:
         block = revocations.block()
         sizes.append(len(block))
         revocations.done(block, revocations.changes)
-        revocations.done(block, revocations.changes)  # by another loop
+        revocations.done(block, revocations.changes)  # by another event loop
     assert sizes == [MAX_REPLAYED_AT_ONCE, MAX_REPLAYED_AT_ONCE, 1]
     revocations.revoked(["newest"], revocations.changes - 1)
     assert revocations.due
@@ -294,16 +285,19 @@ def test_blocks(revocations: Revocations) -> None:
 
 
 def test_nothing_waits(revocations: Revocations) -> None:
-    """What is done when nothing is due any more changes nothing."""
+    """Completing a block when no replay is due changes nothing."""
     revocations.done(["a"], revocations.changes)
     assert not revocations.due
 
 
-# Which ids an operation ended
+# Ids revoked by an operation
 
 
 def run(operation: Generator[Command, Reply, Any], *replies: Reply) -> list[Command]:
-    """Run an operation with these replies, of which errors are thrown; its commands."""
+    """Run an operation with these replies and return its commands.
+
+    Replies that are exceptions are thrown into it.
+    """
     commands: list[Command] = []
     waiting: list[Reply] = [None, *replies]
     with suppress(StopIteration):
@@ -347,10 +341,7 @@ def marker(used_id: str, successor_id: str) -> bytes:
 
 
 def test_ended_by_id(revocations: Revocations) -> None:
-    """The session, what it was renewed to and the id that was asked for are remembered.
-
-    And it is the same in both stores.
-    """
+    """The given id, its session and the session's successor are remembered, in each store."""
     run(
         revoking(one_server, revocations).delete(["used"]),
         [[None, marker("used", "new")]],
@@ -373,23 +364,19 @@ def test_ended_by_id(revocations: Revocations) -> None:
 
 
 def test_ended_in_another_slot(revocations: Revocations) -> None:
-    """A session whose marker would be in another slot, which is revoked by a command of its own, is
-    remembered too.
-    """
+    """A session whose marker would be in another slot is remembered too."""
     run(revoking(scripted, revocations).delete(["a}b"]), [], [record("a}b")], 1, [1])
     assert revocations.all() == ["a}b"]
 
 
 def test_unknown_ids(revocations: Revocations) -> None:
-    """Ids that nobody has are not remembered: there can be any number of them."""
+    """Unknown ids are not remembered: there could be any number of them."""
     run(revoking(one_server, revocations).delete(["unknown"]), [[None, None]])
     assert revocations.all() == []
 
 
 def test_ended_in_vain(revocations: Revocations) -> None:
-    """What was asked for is remembered if it may have been done though it failed or was cancelled;
-    not if nothing was done.
-    """
+    """A revocation that failed or was cancelled is remembered if it may have been executed."""
     for error in (LOST, StoreUnavailable()):
         with pytest.raises(type(error)):
             run(revoking(one_server, revocations).delete(["alive"]), error)
@@ -404,10 +391,7 @@ def test_ended_in_vain(revocations: Revocations) -> None:
 
 @pytest.mark.parametrize("make", [scripted, without_scripts])
 def test_failed_half_way(make: MakeStore, revocations: Revocations) -> None:
-    """What an operation has revoked before it fails is remembered.
-
-    The replay has to repeat that.
-    """
+    """Ids revoked before an operation fails are remembered, so that a replay repeats them."""
     by_script: list[Reply] = [[[[record("a"), marker("a", "b")]]]]
     by_commands: list[Reply] = [[[record("a")]], [1], [b"OK"], [[marker("a", "b")]]]
     replies = by_script if make is scripted else by_commands
@@ -417,7 +401,7 @@ def test_failed_half_way(make: MakeStore, revocations: Revocations) -> None:
 
 
 def test_failed_half_way_on_one_server(revocations: Revocations) -> None:
-    """The same by the script for many sessions."""
+    """On one server, too, ids revoked before an operation fails are remembered."""
     with pytest.raises(ConnectionError):
         run(
             revoking(one_server, revocations).delete(["a"]),
@@ -455,7 +439,7 @@ def test_another_server_while_a_command_is_in_flight(revocations: Revocations) -
 def test_ended_by_user(revocations: Revocations) -> None:
     """The user's revoked sessions are remembered.
 
-    Not the kept one, and not those of a try that did nothing.
+    The kept session, and those of a try that changed nothing, are not.
     """
     run(revoking(one_server, revocations).delete_by_user("u1"), [b"a"], 0, [b"b", b"a"], 1)
     assert set(revocations.all()) == {"a", "b"}
@@ -470,9 +454,9 @@ def test_ended_by_user(revocations: Revocations) -> None:
 
 
 def test_kept_and_its_used_id(revocations: Revocations) -> None:
-    """In a cluster a used id is still listed.
+    """The used id of a kept session, still indexed in a cluster, is not remembered.
 
-    It is not remembered as revoked, or the kept session that it leads to would be revoked too.
+    Otherwise a replay would revoke the kept session too.
     """
     replies = (
         [b"kept", b"used"],
@@ -486,9 +470,9 @@ def test_kept_and_its_used_id(revocations: Revocations) -> None:
 
 
 def test_renewal(revocations: Revocations) -> None:
-    """A renewal that this process made is remembered, in case its successor is revoked.
+    """A renewal by this process is remembered, in case its successor is revoked.
 
-    One that another process did first is not.
+    One that another process won is not.
     """
     store = revoking(one_server, revocations)
     run(store.renew("used", row("new"), 0), 1)
@@ -498,9 +482,9 @@ def test_renewal(revocations: Revocations) -> None:
 
 
 def test_revoked_again(revocations: Revocations) -> None:
-    """The replay follows chains, in both stores, and leaves indexes alone.
+    """A replay follows chains, in each store, and does not read indexes.
 
-    A damaged one must not stop it.
+    So a damaged index can't stop it.
     """
     first, second = run(
         revoking(one_server, revocations).delete_records(["a"]),
@@ -520,7 +504,7 @@ def test_revoked_again(revocations: Revocations) -> None:
 
 
 def test_other_operations(revocations: Revocations) -> None:
-    """Logins, lists and reads go through as they are."""
+    """Logins, lists and reads are passed through unchanged."""
     store = revoking(one_server, revocations)
     assert len(run(store.create(row("a"), lambda _: 0), 1)) == 1
     assert len(run(store.create_capped(row("a"), 1, 0, lambda _: 0), [], 1)) == 2
@@ -529,7 +513,7 @@ def test_other_operations(revocations: Revocations) -> None:
     assert len(run(store.get_successor("a"), [None])) == 1
 
 
-# Confirmed by replicas
+# Confirmation by replicas
 
 
 @pytest.mark.parametrize(
@@ -545,7 +529,7 @@ def test_confirmed(
     replies: list[Reply],
     revocations: Revocations,
 ) -> None:
-    """Each revocation asks the replicas, even if it found nothing to revoke: it may be a retry."""
+    """Each revocation waits for replicas, even if it revoked nothing: it may be a retry."""
     store = revoking(one_server, revocations, Acknowledgement(2, timedelta(milliseconds=70)))
     *_, last = run(end(store), *replies, 2)
     assert isinstance(last, ReplicationBarrier)
@@ -556,7 +540,7 @@ def test_confirmed(
 
 
 def test_another_server_confirms(revocations: Revocations) -> None:
-    """If the server changed since the operation began, what its replicas say is no confirmation."""
+    """If the server changes during the operation, its replicas confirm nothing."""
     revocations.met("a", b"1")
     operation = revoking(one_server, revocations, Acknowledgement(1, timedelta(seconds=1))).delete(
         ["a"]
@@ -569,9 +553,7 @@ def test_another_server_confirms(revocations: Revocations) -> None:
 
 
 def test_a_key_at_each_primary() -> None:
-    """The keys by which replicas are asked are one at each primary of a cluster, and one in all if
-    they share a hash tag.
-    """
+    """Replicas are asked by one key at each primary, or by one key if all share a hash tag."""
     nodes: list[Address] = [("n", number) for number in range(3)]
     slots = {slot: nodes[min(slot // 8_000, 2)] for slot in range(16_384)}
 
@@ -600,13 +582,13 @@ def test_a_key_at_each_primary() -> None:
     ids=["negative", "bool", "text", "no time", "seconds"],
 )
 def test_settings(replicas: Any, timeout: Any, error: str) -> None:
-    """What is no number of replicas, and no time, is refused with what was expected."""
+    """Invalid numbers of replicas and timeouts are refused, and the error says what is expected."""
     with pytest.raises((TypeError, ValueError), match=error):
         Acknowledgement(replicas, timeout)
 
 
 def test_time_within_the_deadline() -> None:
-    """Replicas have less time than a command has, where they are asked at all."""
+    """The timeout for replicas must be shorter than the deadline, unless none is asked."""
     second = timedelta(seconds=1)
     Acknowledgement(1, second).check_within(2 * second)
     Acknowledgement(0, second).check_within(second)

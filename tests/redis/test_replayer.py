@@ -1,4 +1,4 @@
-"""Completing a replay of revocations, in either flavour, over an operation that the test decides on."""
+"""Completing a replay of revocations in both flavours, over an operation that the test controls."""
 
 import asyncio
 import threading
@@ -17,7 +17,7 @@ COUNT = 2 * MAX_REPLAYED_AT_ONCE + 1
 
 
 def due() -> Revocations:
-    """Revocations that a server with another history has to be told of."""
+    """Return revocations that have to be replayed."""
     revocations = Revocations()
     revocations.met("p", b"one")
     revocations.revoked(map(str, range(COUNT)), revocations.changes)
@@ -26,7 +26,7 @@ def due() -> Revocations:
 
 
 class Steps:
-    """Takes the blocks, and fails as often as it is told to, or waits until it may go on."""
+    """Blocks of a replay, which fail or wait as the test says."""
 
     def __init__(self, fails: int = 0) -> None:
         self.sizes: list[int] = []
@@ -55,7 +55,7 @@ Complete = Callable[[float], Awaitable[None]]
 
 
 def complete(flavour: str, revocations: Revocations, steps: Steps) -> Complete:
-    """The method of a replayer, to be awaited in both flavours."""
+    """Return a replayer's ``complete`` as a coroutine function, in either flavour."""
     replay = Replay(revocations, steps.revoke_again)
     if flavour == "async":
         return AsyncReplayer(replay, steps.run_in_loop, 5).complete
@@ -72,7 +72,7 @@ each_flavour = pytest.mark.parametrize("flavour", ["async", "sync"])
 
 @each_flavour
 async def test_blocks(flavour: str) -> None:
-    """A replay revokes all ids, block by block; callers at the same time share it."""
+    """A replay revokes all ids, block by block, and concurrent callers share it."""
     revocations, steps = due(), Steps()
     completing = complete(flavour, revocations, steps)
     steps.may_go_on.clear()
@@ -86,7 +86,7 @@ async def test_blocks(flavour: str) -> None:
 
 @each_flavour
 async def test_failure(flavour: str) -> None:
-    """Where a step fails, all that wait are told so, and the next try goes on with smaller steps."""
+    """If a block fails, all callers get the error, and the next try uses smaller blocks."""
     revocations, steps = due(), Steps(fails=2)
     completing = complete(flavour, revocations, steps)
     for _ in range(2):
@@ -107,7 +107,7 @@ async def test_failure(flavour: str) -> None:
 
 @each_flavour
 async def test_a_caller_without_time(flavour: str) -> None:
-    """A caller waits no longer than it can, and the replay goes on without it."""
+    """A caller waits no longer than its timeout, and the replay goes on without it."""
     revocations, steps = due(), Steps()
     completing = complete(flavour, revocations, steps)
     steps.may_go_on.clear()
@@ -120,7 +120,7 @@ async def test_a_caller_without_time(flavour: str) -> None:
 
 
 async def test_closing() -> None:
-    """Closing stops a replay, which stays due, and tells those who wait; before any, it does nothing."""
+    """Closing stops a replay, which stays due, and its callers get an error."""
     revocations, steps = due(), Steps()
     replayer = AsyncReplayer(Replay(revocations, steps.revoke_again), steps.run_in_loop, 5)
     await replayer.aclose()
@@ -135,7 +135,7 @@ async def test_closing() -> None:
 
 
 def test_without_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no thread can be started, that is the error of who waits, and the next caller tries again."""
+    """If no thread can be started, the caller gets an error, and the next caller tries again."""
     revocations, steps = due(), Steps()
     replayer = Replayer(Replay(revocations, steps.revoke_again), steps.run, 5)
     with monkeypatch.context() as patch:

@@ -1,4 +1,4 @@
-"""The barrier of ``revoke_ack`` where a primary points elsewhere until the time is over."""
+"""``revoke_ack`` where a primary answers MOVED until the deadline."""
 
 from typing import Any
 
@@ -17,18 +17,18 @@ SOON = 0.12
 
 
 def barrier() -> Operation[int]:
-    """Ask one replica of each primary."""
+    """Wait for one replica of each primary."""
     found: int = yield ReplicationBarrier("session:renewed:", b"x", 1, 10)
     return found
 
 
 def moved() -> list[Any]:
-    """Return the answer of a primary that has given its only slot away."""
+    """Return the replies of a primary that no longer has the slot."""
     return [MovedError("1 n:2"), MovedError("1 n:2")]
 
 
 class AsyncElsewhere:
-    """A route to a primary that points elsewhere each time."""
+    """A route to a primary that always answers MOVED."""
 
     async def key_per_primary(self, *_: Any) -> dict[str, str]:
         return {"n:1": "session:renewed:{0}"}
@@ -38,7 +38,7 @@ class AsyncElsewhere:
 
 
 class Elsewhere:
-    """A route to a primary that points elsewhere each time."""
+    """A route to a primary that always answers MOVED."""
 
     def key_per_primary(self, *_: Any) -> dict[str, str]:
         return {"n:1": "session:renewed:{0}"}
@@ -48,7 +48,7 @@ class Elsewhere:
 
 
 class Only:
-    """Gives the only route."""
+    """A driver's routes, of which there is one."""
 
     def __init__(self, route: Any) -> None:
         self._route = route
@@ -61,14 +61,14 @@ class Only:
 
 
 class AsyncOnly(Only):
-    """Gives the only route."""
+    """A driver's routes, of which there is one."""
 
     async def get(self) -> Any:
         return self._route
 
 
 async def test_a_primary_that_points_elsewhere() -> None:
-    """A primary that points elsewhere until the deadline confirms nothing: StoreUnavailable."""
+    """If a primary answers MOVED until the deadline, `StoreUnavailable` is raised."""
     driver: Any = AsyncRedisDriver(redis.asyncio.Redis(), AsyncSettings(seconds=SOON))
     driver._route = AsyncOnly(AsyncElsewhere())
     with pytest.raises(StoreUnavailable) as raised:
@@ -78,7 +78,7 @@ async def test_a_primary_that_points_elsewhere() -> None:
 
 
 def test_a_primary_that_points_elsewhere_sync() -> None:
-    """So it is in the sync flavour."""
+    """The sync driver raises the same error."""
     driver: Any = RedisDriver(redis.Redis(), Settings(seconds=SOON))
     driver._route = Only(Elsewhere())
     with pytest.raises(StoreUnavailable) as raised:

@@ -1,4 +1,4 @@
-"""Batched reads of sessions, with an exchange that the test holds up and answers as it likes."""
+"""Batched reads of sessions, over an exchange that the test delays and answers."""
 
 import asyncio
 import logging
@@ -45,7 +45,7 @@ def record(session_id: str, **attributes: Any) -> bytes:
 
 
 class Recovery:
-    """Another way to read sessions: each read waits until the test ends it."""
+    """Reads that are retried another way: each waits until the test finishes it."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, Exception, float]] = []
@@ -66,7 +66,7 @@ class Recovery:
 
     @property
     def failures(self) -> list[tuple[str, type[Exception]]]:
-        """What could not be read in its batch, and why."""
+        """Return which sessions could not be read in their batch, and the errors."""
         return [(session_id, type(error)) for session_id, error, _ in self.calls]
 
     def succeed(self) -> None:
@@ -97,7 +97,7 @@ def make_reads(
     outage: Outage | None = None,
     **settings: Any,
 ) -> AsyncSessionReads:
-    """Make the reads of a server, without any batch."""
+    """Make batched reads that have not begun."""
     return AsyncSessionReads(
         lookup,
         AsyncSettings(seconds=SECONDS, **settings),
@@ -109,7 +109,7 @@ def make_reads(
 
 @pytest.fixture
 async def reads(server: HeldExchange, recovery: Recovery, outage: Outage) -> AsyncSessionReads:
-    """Reads that are batched."""
+    """Return batched reads that have begun."""
     found = make_reads(recovery, outage=outage)
     found.begin(server)
     return found
@@ -117,7 +117,7 @@ async def reads(server: HeldExchange, recovery: Recovery, outage: Outage) -> Asy
 
 @pytest.fixture
 async def hashed(server: HeldExchange, recovery: Recovery) -> AsyncSessionReads:
-    """Reads of sessions, each of which may be at several keys."""
+    """Return batched reads of hashed ids, each of which has several keys."""
     found = make_reads(recovery, HASHED)
     found.begin(server)
     return found
@@ -138,7 +138,7 @@ async def find(reads: AsyncSessionReads, *session_ids: str) -> list["asyncio.Fut
 
 
 async def test_one_command(reads: AsyncSessionReads, server: HeldExchange) -> None:
-    """The reads of one tick are one MGET, and each gets the session at its own key, or none."""
+    """Reads in one tick are one MGET, and each gets the session of its own key or None."""
     waiting = await find(reads, "a", "b", "nobody", "a")
     assert [each.commands for each in server.sent] == [
         [("MGET", b"session:a", b"session:b", b"session:nobody", b"session:a")]
@@ -160,7 +160,7 @@ async def test_one_command(reads: AsyncSessionReads, server: HeldExchange) -> No
 async def test_each_gets_an_object_of_its_own(
     reads: AsyncSessionReads, server: HeldExchange
 ) -> None:
-    """Two requests for one session share nothing that can be changed, whichever decoder read it."""
+    """Two requests for one session share nothing mutable, whichever decoder read it."""
     for noted in ({"a": 1}, {"a": [1]}):
         waiting = await find(reads, "a", "a")
         server.sent[-1].replies.set_result([[record("a", noted=noted)] * 2])
@@ -187,7 +187,7 @@ async def test_odd_record(
     value: bytes,
     attributes: dict[str, Any],
 ) -> None:
-    """What the fast decoder refuses is a session all the same, if the careful one finds one."""
+    """A record that the fast decoder refuses is read by the careful one."""
     waiting = await find(reads, "a", "b")
     server.sent[0].replies.set_result([[value, record("b")]])
     assert await asyncio.gather(*waiting) == [row("a", **attributes), row("b")]
@@ -212,7 +212,7 @@ async def test_damaged_record(
     value: bytes,
     reason: str,
 ) -> None:
-    """A damaged record is no session, hides none under another id, and is told to the log."""
+    """A damaged record is no session and is logged; others of the batch are read."""
     waiting = await find(reads, "a", "b")
     with caplog.at_level(logging.WARNING, "lucia"):
         server.sent[0].replies.set_result([[value, record("b")]])
@@ -222,7 +222,7 @@ async def test_damaged_record(
 
 
 async def test_longest_record(reads: AsyncSessionReads, server: HeldExchange) -> None:
-    """A record may be as long as the longest that is written, and not one byte longer."""
+    """A record of the maximum length is read, and one that is a byte longer is not."""
     waiting = await find(reads, "a", "b")
     values = [record(name).ljust(MAX_RECORD_BYTES + (name == "b")) for name in "ab"]
     server.sent[0].replies.set_result([values])
@@ -232,7 +232,7 @@ async def test_longest_record(reads: AsyncSessionReads, server: HeldExchange) ->
 async def test_another_sessions_record(
     reads: AsyncSessionReads, server: HeldExchange, recovery: Recovery
 ) -> None:
-    """Another session's record is never given; the session is read again, and others are not concerned (I0)."""
+    """A record of another id is never returned: only that session is read again (I0)."""
     waiting = await find(reads, "a", "b", "c")
     odd = record("a", own=[1])
     server.sent[0].replies.set_result([[record("b"), record("b"), odd]])
@@ -249,7 +249,7 @@ async def test_another_sessions_record(
 async def test_several_keys(
     hashed: AsyncSessionReads, server: HeldExchange, recovery: Recovery
 ) -> None:
-    """All keys at which sessions may be are one MGET, and a session is found at any of its own."""
+    """All candidate keys are one MGET, and a session is found at any of its own."""
     names = ("a", "b", "c", "nobody")
     waiting = await find(hashed, *names)
     candidates = {name: list(IDS.candidates(name)) for name in names}
@@ -268,7 +268,7 @@ async def test_several_keys(
 async def test_damaged_record_at_one_of_several_keys(
     hashed: AsyncSessionReads, server: HeldExchange, recovery: Recovery
 ) -> None:
-    """What is damaged at one key keeps no session from being found at another."""
+    """A damaged record at one key does not hide the session at another."""
     waiting = await find(hashed, "a", "b")
     older = IDS.candidates("a")[1]
     server.sent[0].replies.set_result(
@@ -281,7 +281,7 @@ async def test_damaged_record_at_one_of_several_keys(
 async def test_another_sessions_record_at_one_of_several_keys(
     hashed: AsyncSessionReads, server: HeldExchange, recovery: Recovery
 ) -> None:
-    """Only the session whose keys hold another one's record is read again (I0)."""
+    """Only the session whose keys hold a record of another id is read again (I0)."""
     waiting = await find(hashed, "a", "b")
     server.sent[0].replies.set_result([[record("x"), None, None, None, None, record("b")]])
     assert await waiting[1] == row("b")
@@ -294,7 +294,7 @@ async def test_another_sessions_record_at_one_of_several_keys(
 async def test_cancelled_among_several_keys(
     hashed: AsyncSessionReads, server: HeldExchange, recovery: Recovery
 ) -> None:
-    """The records of a request that is cancelled are passed over."""
+    """The records of a cancelled request are skipped."""
     waiting = await find(hashed, "a", "b")
     waiting[0].cancel()
     server.sent[0].replies.set_result([[record("x"), None, None, None, None, record("b")]])
@@ -302,7 +302,7 @@ async def test_cancelled_among_several_keys(
     assert not recovery.calls
 
 
-# Not answered
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ async def test_cancelled_among_several_keys(
 async def test_reply_of_another_shape(
     server: HeldExchange, recovery: Recovery, lookup: Lookup, reply: Reply
 ) -> None:
-    """Where the reply is no list of as many records, each session is read by the store's own ``get``."""
+    """If the reply is no list of the right length, each session is read on its own."""
     reads = make_reads(recovery, lookup)
     reads.begin(server)
     waiting = await find(reads, "a", "b")
@@ -327,7 +327,7 @@ async def test_reply_of_another_shape(
 async def test_no_reply_at_all(
     reads: AsyncSessionReads, server: HeldExchange, recovery: Recovery
 ) -> None:
-    """No reply is one of another shape too."""
+    """A batch without any reply is treated in the same way."""
     (waiting,) = await find(reads, "a")
     server.sent[0].replies.set_result([])
     await ticks()
@@ -343,7 +343,7 @@ async def test_no_reply_at_all(
 async def test_failed_batch(
     reads: AsyncSessionReads, server: HeldExchange, recovery: Recovery, error: Exception
 ) -> None:
-    """Each session of a batch that failed is read another way, within the time that is left."""
+    """Each session of a failed batch is read another way within the time left."""
     waiting = await find(reads, "a", "b")
     batcher: Any = reads._batchers[asyncio.get_running_loop()]
     now = batcher._clock()
@@ -362,7 +362,7 @@ async def test_failed_batch(
 async def test_failed_recovery(
     reads: AsyncSessionReads, server: HeldExchange, recovery: Recovery
 ) -> None:
-    """What the other way raises is raised to the one that waits for it."""
+    """An error of the other way is raised to the caller that waits for it."""
     waiting = await find(reads, "a", "b")
     server.sent[0].replies.set_exception(NoReply(None, sent=True))
     await ticks()
@@ -376,7 +376,7 @@ async def test_failed_recovery(
 async def test_cancelled_while_it_is_recovered(
     reads: AsyncSessionReads, server: HeldExchange, recovery: Recovery
 ) -> None:
-    """The other way is given up once nobody waits; who waits for another session is not concerned."""
+    """A retry whose caller is cancelled is cancelled; other callers are unaffected."""
     waiting = await find(reads, "a", "b")
     server.sent[0].replies.set_exception(NoReply(None, sent=True))
     await ticks()
@@ -392,7 +392,7 @@ async def test_cancelled_while_it_is_recovered(
 async def test_cancelled_as_it_is_recovered(
     reads: AsyncSessionReads, server: HeldExchange, recovery: Recovery, error: Exception | None
 ) -> None:
-    """A result or an error that comes in the tick of the cancellation is thrown away."""
+    """A result or an error in the same tick as the cancellation is dropped."""
     (waiting,) = await find(reads, "a")
     server.sent[0].replies.set_exception(NoReply(None, sent=True))
     await ticks()
@@ -409,7 +409,7 @@ async def test_cancelled_as_it_is_recovered(
 async def test_cancelled_before_it_is_recovered(
     reads: AsyncSessionReads, server: HeldExchange, recovery: Recovery
 ) -> None:
-    """What nobody waits for any more is not read another way."""
+    """A read that was cancelled before its batch failed is not retried."""
     waiting = await find(reads, "a", "b")
     waiting[0].cancel()
     server.sent[0].replies.set_exception(NoReply(None, sent=True))
@@ -422,7 +422,7 @@ async def test_cancelled_before_it_is_recovered(
 async def test_loop_ends_while_it_is_recovered(
     reads: AsyncSessionReads, server: HeldExchange, recovery: Recovery
 ) -> None:
-    """When all tasks are cancelled, as a loop's end does, so is who waits for one of them."""
+    """If the retry is cancelled, as when the loop ends, so is the caller."""
     (waiting,) = await find(reads, "a")
     server.sent[0].replies.set_exception(NoReply(None, sent=True))
     await ticks()
@@ -438,7 +438,7 @@ async def test_error_while_records_are_parsed(
     recovery: Recovery,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Nobody waits for ever where the batch's task fails after the replies have arrived."""
+    """If the batch's task fails after the replies arrived, callers get an error."""
 
     def fail(_: bytes) -> None:
         raise KeyError
@@ -461,7 +461,7 @@ async def test_errors_of_the_parser(
     monkeypatch: pytest.MonkeyPatch,
     error: type[Exception],
 ) -> None:
-    """Whatever the parser raises in any of its versions, the slow decoder decides."""
+    """Whatever error the parser raises in any version, the slow decoder decides."""
 
     def refuse(_: bytes) -> None:
         raise error
@@ -476,7 +476,7 @@ async def test_errors_of_the_parser(
 async def test_error_that_is_not_foreseen(
     reads: AsyncSessionReads, server: HeldExchange, recovery: Recovery
 ) -> None:
-    """Nobody waits for ever, whatever the exchange raises."""
+    """If the exchange raises an unexpected error, callers get an error of their own."""
     raised: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: raised.append(context))
     waiting = await find(reads, "a", "b")
@@ -494,7 +494,7 @@ async def test_error_that_is_not_foreseen(
 
 @pytest.mark.parametrize("lookup", [PLAIN, HASHED], ids=["raw", "hashed"])
 async def test_id_that_has_no_key(server: HeldExchange, recovery: Recovery, lookup: Lookup) -> None:
-    """An id that can't be encoded fails alone: others of its tick get their sessions."""
+    """An id that can't be encoded fails alone: others of its tick are read."""
     reads = make_reads(recovery, lookup)
     reads.begin(server)
     before = reads.find("a")
@@ -518,7 +518,7 @@ async def test_id_that_has_no_key(server: HeldExchange, recovery: Recovery, look
 
 
 async def test_not_before_it_has_begun(server: HeldExchange, recovery: Recovery) -> None:
-    """The session reader is asked until it has found the server, and again once the reads are closed."""
+    """Reads are batched only after ``begin`` and until ``close``."""
     reads = make_reads(recovery)
     assert reads.find("a") is None
     reads.begin(server)
@@ -534,14 +534,14 @@ async def test_not_before_it_has_begun(server: HeldExchange, recovery: Recovery)
 async def test_not_where_it_is_not_possible(
     server: HeldExchange, recovery: Recovery, coalesce: bool
 ) -> None:
-    """The session reader is asked where there is no server with all keys, and if nothing is to be batched."""
+    """Reads are not batched without one server for all keys, or with ``coalesce=False``."""
     reads = make_reads(recovery, coalesce=coalesce)
     reads.begin(None if coalesce else server)
     assert reads.find("a") is None
 
 
 async def test_not_before_a_replay_is_complete(server: HeldExchange, recovery: Recovery) -> None:
-    """While revocations have to be replayed, the session reader is asked, which waits for that (I2)."""
+    """Reads are not batched while revocations have to be replayed (I2)."""
     revocations = Revocations()
     reads = make_reads(recovery, revocations=revocations)
     reads.begin(server)
@@ -553,7 +553,7 @@ async def test_not_before_a_replay_is_complete(server: HeldExchange, recovery: R
 
 
 def test_each_loop_has_its_own(server: HeldExchange, recovery: Recovery) -> None:
-    """Each event loop batches its own reads, and those that are closed are forgotten."""
+    """Each event loop has its own batches; those of closed loops are dropped."""
     reads = make_reads(recovery)
 
     async def begin() -> None:
@@ -570,7 +570,7 @@ def test_each_loop_has_its_own(server: HeldExchange, recovery: Recovery) -> None
 
 
 async def test_from_the_near_cache(server: HeldExchange, recovery: Recovery) -> None:
-    """What the near-cache keeps is given at once, and nothing is asked for it."""
+    """A session in the near-cache is returned at once, without a request."""
     reads = make_reads(recovery, near_cache=timedelta(seconds=1))
     reads.begin(server)
     kept = row("a")
@@ -591,7 +591,7 @@ async def test_from_the_near_cache(server: HeldExchange, recovery: Recovery) -> 
 async def test_overloaded(
     reads: AsyncSessionReads, server: HeldExchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One request too many is refused as it is made."""
+    """One request too many is refused at once."""
     monkeypatch.setattr(batches_module, "MAX_WAITING", 1)
     found = reads.find("a")
     with pytest.raises(Overloaded):
@@ -603,7 +603,7 @@ async def test_overloaded(
 async def test_end_of_an_outage(
     reads: AsyncSessionReads, server: HeldExchange, outage: Outage
 ) -> None:
-    """The first answer after an outage is told."""
+    """The first reply after an outage is reported."""
     answers = []
     outage.answered = lambda: answers.append(1)  # type: ignore[method-assign]
     for is_on in (False, True):
@@ -617,7 +617,7 @@ async def test_end_of_an_outage(
 async def test_time_is_over(
     reads: AsyncSessionReads, server: HeldExchange, recovery: Recovery, outage: Outage
 ) -> None:
-    """A read whose time is over before it is sent fails, and that is told as an outage."""
+    """A read whose deadline passes before it is sent fails, and begins an outage."""
     batcher: Any = reads._batchers[asyncio.get_running_loop()]
     now = 0.0
     batcher._clock = lambda: now
@@ -633,7 +633,7 @@ async def test_time_is_over(
 
 
 def test_sync_code_batches_nothing() -> None:
-    """In sync code the session reader is always asked."""
+    """Sync code never batches reads."""
     reads = SessionReads(PLAIN, Settings(), Revocations(), Outage(), None)
     reads.begin(None)
     assert reads.find("a") is None

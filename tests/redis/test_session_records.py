@@ -1,4 +1,4 @@
-"""A decoded record is a stored session like a plain row."""
+"""``SessionRecord``, a decoded record, is a stored session like ``SessionRow``."""
 
 import pytest
 
@@ -19,7 +19,7 @@ FULL_ROW = SessionRow(
 
 @pytest.mark.parametrize(("record", "row"), [(RECORD, ROW), (FULL, FULL_ROW)])
 def test_same_members_as_a_row(record: bytes, row: SessionRow) -> None:
-    """It equals the row with the same members, has its hash, and becomes that row."""
+    """A record equals the row with the same members, has its hash, and converts to it."""
     found = parse_record(record)
     assert isinstance(found, SessionRecord)
     assert found == row
@@ -30,14 +30,14 @@ def test_same_members_as_a_row(record: bytes, row: SessionRow) -> None:
 
 
 def test_other_members() -> None:
-    """It differs from what has another member, and from what is no session."""
+    """A record differs from one with other members, and from values that are no session."""
     assert parse_record(RECORD) != FULL_ROW
     assert parse_record(RECORD) != parse_record(FULL)
     assert parse_record(RECORD) != "secret"
 
 
 def test_repr() -> None:
-    """The repr has no session id."""
+    """The repr does not show the session id."""
     assert repr(parse_record(FULL)) == (
         "SessionRecord(user_id='u', active_expires=1, idle_expires=2, "
         "attributes={'created_at': 0, 'handle': 'h', 'noted': {'a': 1}})"
@@ -45,7 +45,7 @@ def test_repr() -> None:
 
 
 def test_attributes_are_the_callers_own() -> None:
-    """Changing what one caller got changes nothing for another."""
+    """Changing the attributes that one caller got does not change another's."""
     found = parse_record(FULL)
     attributes = found.attributes
     attributes["noted"]["a"] = attributes["handle"] = 2

@@ -1,6 +1,6 @@
-"""The operations as pure generators, run one command at a time against real servers.
+"""The operations for a single server, run against real servers one command at a time.
 
-Every order of two or three at once.
+Races are tested by running two or three operations in every order of their steps.
 """
 
 from collections.abc import Callable, Iterator
@@ -32,19 +32,19 @@ MINUTE = 60_000
 
 @pytest.fixture
 def inspector(server: Server) -> Iterator[Inspector]:
-    """A look into an emptied server of each kind."""
+    """Yield an inspector of an empty server of each kind."""
     with Inspector(server) as found:
         yield found
 
 
 class Bench:
-    """Makes operations on one server, and runs them at once or in steps."""
+    """Operations on one server, to be run at once or in steps."""
 
     def __init__(self, inspector: Inspector) -> None:
         self.inspector = inspector
 
     def steps(self, operation: Operation[Any]) -> Stepper[Any]:
-        """Run an operation in steps."""
+        """Prepare an operation to be run in steps."""
         return Stepper(self.inspector.client, operation)
 
     def create(
@@ -79,24 +79,22 @@ class Bench:
             self.create(row(session_id)).finish()
 
     def live(self) -> set[str]:
-        """The ids of all sessions, after all keys were checked against the rules of the layout."""
+        """Check all keys against the rules of the layout, and return the ids of all sessions."""
         self.inspector.check()
         return self.inspector.live()
 
 
 @pytest.fixture
 def bench(inspector: Inspector) -> Bench:
-    """Operations on an emptied server of each kind."""
+    """Return operations on an empty server of each kind."""
     return Bench(inspector)
 
 
-# What is sent
+# Commands
 
 
 def test_commands_of_each_operation() -> None:
-    """Every operation sends the commands that its docstring names, and every script declares each
-    key it touches.
-    """
+    """Each operation sends the documented commands, and each script declares all its keys."""
     session = row("new")
     record = encode_row(session)
     keys = ("session:new", "userSession:u1")
@@ -146,8 +144,9 @@ def test_commands_of_each_operation() -> None:
 
 @pytest.mark.parametrize("revoke", ["delete", "delete_all"])
 def test_renew_against_ending(bench: Bench, revoke: str) -> None:
-    """A session that is revoked while it is renewed is dead, and so is its successor, in every
-    order of the steps.
+    """If a session is revoked while it is renewed, it and its successor are revoked.
+
+    This holds in every order of the steps.
     """
 
     def begin() -> list[Stepper[Any]]:
@@ -166,9 +165,9 @@ def test_renew_against_ending(bench: Bench, revoke: str) -> None:
 
 @pytest.mark.parametrize("grace", [0, MINUTE])
 def test_two_renewals(bench: Bench, grace: int) -> None:
-    """Of two renewals exactly one makes a successor.
+    """Of two concurrent renewals exactly one makes a successor.
 
-    Within the grace both get it, without a grace the other one gets nothing.
+    Within the grace period both get it. Without one, the other gets nothing.
     """
     pair: list[Stepper[SessionRow | None]] = []
 
@@ -186,9 +185,7 @@ def test_two_renewals(bench: Bench, grace: int) -> None:
 
 
 def test_chain_against_ending(bench: Bench) -> None:
-    """Revoking a used id revokes the last of a chain that grows meanwhile, in every order of the
-    steps.
-    """
+    """Revoking a used id revokes the end of its chain, even if the chain grows meanwhile."""
 
     def begin() -> list[Stepper[Any]]:
         bench.begin_with("s0")
@@ -201,8 +198,9 @@ def test_chain_against_ending(bench: Bench) -> None:
 
 
 def test_successor_against_ending(bench: Bench) -> None:
-    """Who follows a used id while its successor is revoked gets the successor or nothing, and
-    nothing afterwards.
+    """A used id whose successor is being revoked leads to it or to nothing.
+
+    Afterwards it leads to nothing.
     """
     seen: list[Any] = []
     follower: list[Stepper[Any]] = []
@@ -223,9 +221,7 @@ def test_successor_against_ending(bench: Bench) -> None:
 
 
 def test_sent_twice(bench: Bench) -> None:
-    """A renewal whose reply was lost and that is sent again has the same result, whatever the
-    grace; a create likewise.
-    """
+    """A create or a renewal that is sent again after a lost reply has the same result."""
     bench.begin_with("used")
     session = row("new")
     for _ in range(2):
@@ -238,9 +234,9 @@ def test_sent_twice(bench: Bench) -> None:
 
 
 def test_longest_chain(bench: Bench) -> None:
-    """A used id leads to its successor over 16 renewals, not over 17.
+    """A used id leads to its successor over at most 16 renewals.
 
-    Revoking it revokes the last one over any number.
+    Revoking it revokes the last session over any number of renewals.
     """
     bench.begin_with("s0")
     for number in range(40):
@@ -254,9 +250,7 @@ def test_longest_chain(bench: Bench) -> None:
 
 
 def test_chain_in_a_circle(bench: Bench) -> None:
-    """Markers that somebody put in a circle lead nowhere, and a revocation that follows them
-    terminates.
-    """
+    """Markers that form a circle lead nowhere, and a revocation that follows them terminates."""
     for used, successor in (("a", "b"), ("b", "a")):
         bench.inspector.client.set(
             DEFAULT.marker_key(used), encode_marker(Marker(used, successor, MINUTE)), px=MINUTE
@@ -268,7 +262,7 @@ def test_chain_in_a_circle(bench: Bench) -> None:
 
 
 def test_marker_that_ends_between_two_looks(bench: Bench) -> None:
-    """A marker that expires after it was read and before its age was asked leads nowhere."""
+    """A marker that expires between its MGET and its PTTL leads nowhere."""
     bench.begin_with("used")
     bench.renew("used", "new").finish()
     follower = bench.successor("used").step()
@@ -281,9 +275,9 @@ def test_marker_that_ends_between_two_looks(bench: Bench) -> None:
 
 
 def test_create_against_ending_all(bench: Bench) -> None:
-    """A session that is made while all are revoked is alive and indexed, or neither.
+    """A session created while all are revoked is alive and indexed, or neither.
 
-    Those from before are dead.
+    Sessions that existed before are revoked.
     """
     seen: set[frozenset[str]] = set()
 
@@ -299,7 +293,7 @@ def test_create_against_ending_all(bench: Bench) -> None:
 
 
 def test_create_against_pruning(bench: Bench) -> None:
-    """Reading a user's list while a session is made never removes the new one from the index."""
+    """Listing a user's sessions never prunes a session that is being created."""
 
     def begin() -> list[Stepper[Any]]:
         bench.begin_with("old", "gone")
@@ -314,9 +308,7 @@ def test_create_against_pruning(bench: Bench) -> None:
 
 
 def test_pruning_looks_again(bench: Bench) -> None:
-    """An id is removed from the index only if its session is gone when the script runs, not when it
-    was read.
-    """
+    """The prune script removes an id only if its session is gone when the script runs."""
     bench.begin_with("one")
     bench.inspector.client.rename(DEFAULT.session_key("one"), "aside")
     reader = bench.read_all().step(3)
@@ -327,9 +319,7 @@ def test_pruning_looks_again(bench: Bench) -> None:
 
 
 def test_create_against_create(bench: Bench) -> None:
-    """Of two sessions with one id the first is stored and the second is refused, and changes
-    nothing.
-    """
+    """Creating a session with a taken id is refused and changes nothing."""
     bench.create(row("same", "u1", life=2 * HOUR, first=1)).finish()
     before = bench.inspector.census()
     for other in (row("same", "u1"), row("same", "u2"), row("same", "u1", life=3 * HOUR, first=1)):
@@ -339,8 +329,9 @@ def test_create_against_create(bench: Bench) -> None:
 
 
 def test_every_eighth_login_prunes(bench: Bench) -> None:
-    """From the sixteenth entry on every eighth login checks eight entries and removes the dead
-    ones; the others send one command.
+    """From the sixteenth entry on, every eighth login checks eight entries for dead ids.
+
+    All other logins send one command.
     """
     bounds: list[int] = []
 
@@ -366,12 +357,13 @@ def test_every_eighth_login_prunes(bench: Bench) -> None:
     }
 
 
-# Signing out everywhere
+# Revoking all sessions of a user
 
 
 def test_keep_against_renewal_of_the_kept(bench: Bench) -> None:
-    """The session to keep is kept, or its successor if it is renewed meanwhile, in every order of
-    the steps; all others are revoked.
+    """The session to keep, or its successor if it is renewed meanwhile, is kept.
+
+    All others are revoked, in every order of the steps.
     """
     operations: list[Stepper[Any]] = []
 
@@ -388,7 +380,7 @@ def test_keep_against_renewal_of_the_kept(bench: Bench) -> None:
 
 
 def test_keep_against_renewal_of_another(bench: Bench) -> None:
-    """A session that is renewed while all but one are revoked is revoked, and so is its successor."""
+    """A session that is renewed while all but one are revoked is revoked with its successor."""
 
     def begin() -> list[Stepper[Any]]:
         bench.begin_with("one", "kept", "two")
@@ -414,9 +406,9 @@ def test_keep_against_ending_of_the_kept(bench: Bench) -> None:
 
 
 def test_two_sign_outs(bench: Bench) -> None:
-    """Two sign-outs everywhere at once that keep different sessions leave at most one of them.
+    """Two concurrent sign-outs that keep different sessions leave at most one of them.
 
-    Without keeping they leave none.
+    Without ``keep`` they leave none.
     """
 
     def begin() -> list[Stepper[Any]]:
@@ -435,8 +427,9 @@ def test_two_sign_outs(bench: Bench) -> None:
 def test_blocks_against_renewal(
     bench: Bench, renewed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also in blocks, a sign-out everywhere revokes what any session was renewed to meanwhile, and
-    keeps the kept one's successor.
+    """Revoking in blocks also revokes what a session is renewed to meanwhile.
+
+    The successor of the kept session is kept.
     """
     monkeypatch.setattr(atomic, "MAX_SESSIONS_PER_COMMAND", 2)
     operations: list[Stepper[Any]] = []
@@ -454,9 +447,7 @@ def test_blocks_against_renewal(
 
 
 def test_blocks_against_a_chain(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sign-out everywhere in blocks revokes a chain that grows twice meanwhile, in every order of
-    the steps.
-    """
+    """Revoking in blocks revokes a chain that grows twice meanwhile."""
     monkeypatch.setattr(atomic, "MAX_SESSIONS_PER_COMMAND", 2)
 
     def begin() -> list[Stepper[Any]]:
@@ -470,9 +461,7 @@ def test_blocks_against_a_chain(bench: Bench, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_blocks_against_renewals_of_the_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kept session that is renewed twice while the others are revoked in blocks is kept as its
-    last successor.
-    """
+    """A kept session that is renewed twice during the blocks is kept as its last successor."""
     monkeypatch.setattr(atomic, "MAX_SESSIONS_PER_COMMAND", 2)
     operations: list[Stepper[Any]] = []
 
@@ -496,7 +485,7 @@ def test_blocks_against_renewals_of_the_kept(bench: Bench, monkeypatch: pytest.M
 def test_blocks_against_logins(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A login while sessions are revoked in blocks is kept or revoked as a whole.
 
-    The sessions from before are revoked.
+    The sessions that existed before are revoked.
     """
     monkeypatch.setattr(atomic, "MAX_SESSIONS_PER_COMMAND", 2)
 
@@ -511,9 +500,9 @@ def test_blocks_against_logins(bench: Bench, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_index_that_changes_at_every_try(bench: Bench) -> None:
-    """Three logins that each spoil a try make a sign-out everywhere go in blocks.
+    """If a login changes the index at each of three tries, sessions are revoked in blocks.
 
-    What was there when that began is revoked, no more.
+    Only the sessions that existed when the blocks began are revoked.
     """
     bench.begin_with("s0", "s1")
     sign_out = bench.delete_all()
@@ -536,9 +525,7 @@ def test_index_that_changes_at_every_try(bench: Bench) -> None:
 
 
 def test_kept_session_that_changes_at_every_try(bench: Bench) -> None:
-    """A kept session that is renewed at every try is still the one that is kept, when it goes in
-    blocks.
-    """
+    """A kept session that is renewed at every try is still kept when revoking goes on in blocks."""
     bench.begin_with("s0", "kept0")
     sign_out = bench.delete_all(keep="kept0")
     for number in range(REVOKE_TRIES + 1):
@@ -551,9 +538,7 @@ def test_kept_session_that_changes_at_every_try(bench: Bench) -> None:
 
 
 def test_index_that_empties_before_the_blocks(bench: Bench) -> None:
-    """If somebody else has revoked everything before it goes in blocks, nothing is kept and nothing
-    is left to do.
-    """
+    """If everything was revoked by others before the blocks begin, nothing is kept."""
     bench.begin_with("s0")
     sign_out = bench.delete_all(keep="gone")
     for number in range(REVOKE_TRIES):
@@ -568,9 +553,9 @@ def test_index_that_empties_before_the_blocks(bench: Bench) -> None:
 
 @pytest.mark.parametrize("count", [MAX_SESSIONS_PER_COMMAND, MAX_SESSIONS_PER_COMMAND + 1])
 def test_one_atomic_step(bench: Bench, count: int) -> None:
-    """A thousand sessions are revoked in one step, with the sessions' keys declared.
+    """A thousand sessions are revoked in one script that declares their keys.
 
-    One more goes in blocks, the oldest first.
+    One more, and they are revoked in blocks, oldest first.
     """
     ids = bench.inspector.fill("u1", count)
     sign_out = bench.delete_all()
@@ -582,7 +567,7 @@ def test_one_atomic_step(bench: Bench, count: int) -> None:
     assert bench.live() == set()
 
 
-# Crossed replies
+# Mismatched replies
 
 
 RECORD = encode_row(row("a"))
@@ -593,7 +578,7 @@ OTHERS = encode_row(row("b", "u2"))
     "wrong", [[OTHERS], b"OK", 1, None, [], [None, None], [RECORD, RECORD], [1], RECORD]
 )
 def test_crossed_reply_is_asked_for_again(wrong: Reply) -> None:
-    """A reply that is another command's has the connections dropped and the record read once more."""
+    """After a reply to another command, connections are dropped and the record is read again."""
     commands, session = replay(get_session(DEFAULT, "a"), wrong, None, [RECORD])
     read = Call("MGET", ("session:a",))
     assert commands == [read, DropConnections(), read]
@@ -602,14 +587,14 @@ def test_crossed_reply_is_asked_for_again(wrong: Reply) -> None:
 
 
 def test_crossed_replies_are_no_session() -> None:
-    """A second wrong reply means that there is no session."""
+    """A second mismatched reply means that there is no session."""
     commands, session = replay(get_session(DEFAULT, "a"), [OTHERS], None, [OTHERS])
     assert len(commands) == 3
     assert session is None
 
 
 def test_crossed_replies_have_power(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Code that does not compare the ids takes another's session for the one that was asked for."""
+    """Control: without the comparison of ids, another user's session is returned."""
     monkeypatch.setattr(common, "decode_row", lambda record, _: peek(record, "b"))
     commands, session = replay(get_session(DEFAULT, "a"), [OTHERS])
     assert len(commands) == 1
@@ -618,9 +603,9 @@ def test_crossed_replies_have_power(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_crossed_marker_leads_nowhere() -> None:
-    """The marker of another used id is asked for again and then leads nowhere.
+    """A marker of another used id is read again, and then leads nowhere.
 
-    Never to somebody else's session.
+    It never leads to another user's session.
     """
     marker = encode_marker(Marker("b", "b2", MINUTE))
     assert replay(get_successor(DEFAULT, "a"), [marker], None, [marker])[1] is None
@@ -642,7 +627,7 @@ def test_crossed_marker_leads_nowhere() -> None:
 
 
 def test_crossed_records_are_not_listed() -> None:
-    """A user's list holds no record that is another session's."""
+    """A user's list holds no record of another id."""
     assert (
         replay(SingleServerStore(DEFAULT).get_by_user("u1", 0), [b"a", b"c"], [OTHERS, OTHERS])[1]
         == []
@@ -650,7 +635,7 @@ def test_crossed_records_are_not_listed() -> None:
 
 
 def test_another_marker_is_not_followed_by_ending(bench: Bench) -> None:
-    """Revoking a session whose marker key holds another's marker ends that session alone."""
+    """A marker of another id under a session's marker key is not followed when revoking."""
     bench.begin_with("mine", "others")
     bench.inspector.client.set(
         DEFAULT.marker_key("mine"), encode_marker(Marker("x", "others", MINUTE)), px=MINUTE
@@ -659,12 +644,13 @@ def test_another_marker_is_not_followed_by_ending(bench: Bench) -> None:
     assert bench.inspector.live() == {"others"}
 
 
-# Ids that would name a marker's key
+# Ids that look like a marker's key
 
 
 def test_ids_like_a_marker(bench: Bench) -> None:
-    """An id that would make a marker's key can't be stored, is no session, and revoking or renewing
-    it leaves the marker alone.
+    """An id whose key would be a marker's can't be stored, read, renewed or revoked.
+
+    The marker stays as it is.
     """
     bench.begin_with("used")
     bench.renew("used", "new").finish()
@@ -680,7 +666,7 @@ def test_ids_like_a_marker(bench: Bench) -> None:
     assert bench.inspector.census() == before
 
 
-# Values of others
+# Foreign values
 
 
 @settings(
@@ -688,9 +674,9 @@ def test_ids_like_a_marker(bench: Bench) -> None:
 )
 @given(value=st.binary(max_size=300), marker=st.binary(max_size=100))
 def test_any_bytes_under_our_keys(bench: Bench, value: bytes, marker: bytes) -> None:
-    """Whatever bytes are under a session's key and a marker's.
+    """Any bytes under a session's or a marker's key are no session and lead nowhere.
 
-    It is no session, leads nowhere, raises nothing, and can be revoked.
+    They raise nothing, and can be revoked.
     """
     bench.begin_with("x", "live")
     bench.inspector.client.set("session:x", value)
@@ -704,8 +690,9 @@ def test_any_bytes_under_our_keys(bench: Bench, value: bytes, marker: bytes) -> 
 
 
 def test_bytes_in_an_index(bench: Bench) -> None:
-    """Entries that are no text are pruned if their session is gone, never listed, and revoked with
-    the others.
+    """Index entries that are not UTF-8 are never listed.
+
+    They are pruned if their session is gone, and revoked with the others.
     """
     bench.begin_with("one")
     client, index = bench.inspector.client, DEFAULT.index_key("u1")
@@ -718,7 +705,7 @@ def test_bytes_in_an_index(bench: Bench) -> None:
 
 
 def test_bytes_in_a_block(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Entries that are no text are revoked in blocks too."""
+    """Index entries that are not UTF-8 are revoked in blocks too."""
     monkeypatch.setattr(atomic, "MAX_SESSIONS_PER_COMMAND", 1)
     bench.begin_with("one")
     bench.inspector.client.rpush(DEFAULT.index_key("u1"), b"\xff", b"\xfe\x00")

@@ -1,1 +1,1 @@
-"""Clusters that change while they are used."""
+"""Tests of clusters that change while they are used."""

@@ -1,4 +1,4 @@
-"""Revocations that ``revoke_ack`` confirms in a cluster while nodes are down, cut off, replaced, or slots move."""
+"""``revoke_ack`` in a cluster while nodes are down, cut off or replaced, and slots move."""
 
 import asyncio
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ each_flavour = pytest.mark.parametrize("flavour", FLAVOURS)
 
 @pytest.fixture
 def group(tmp_path: Path) -> Iterator[ReplicatedCluster]:
-    """Three primaries, each with a replica."""
+    """Yield three primaries, each with a replica."""
     with replicated_cluster(tmp_path) as found:
         yield found
 
@@ -52,7 +52,7 @@ def rows_at(group: ReplicatedCluster, number: int, count: int = COUNT) -> list[S
 def acknowledging(
     flavour: str, group: ReplicatedCluster, milliseconds: int = 300, **settings: Any
 ) -> Any:
-    """An adapter that asks one replica of each primary, which has so much time."""
+    """Return an adapter that waits this long for one replica of each primary."""
     timeout = timedelta(milliseconds=milliseconds)
     return either_adapter(
         flavour, group.cluster, revoke_ack=1, revoke_ack_timeout=timeout, **settings
@@ -60,7 +60,7 @@ def acknowledging(
 
 
 async def confirmed(adapter: EitherAdapter, rows: list[SessionRow]) -> list[str]:
-    """End sessions one after another, and return those whose end was confirmed."""
+    """Revoke sessions one by one, and return those whose revocation was confirmed."""
     found: list[str] = []
     for each in rows:
         with suppress(*NOT_CONFIRMED):
@@ -70,7 +70,7 @@ async def confirmed(adapter: EitherAdapter, rows: list[SessionRow]) -> list[str]
 
 
 async def read_on(adapter: EitherAdapter, rows: list[SessionRow]) -> None:
-    """Read sessions until cancelled, whatever comes of it."""
+    """Read sessions until cancelled, ignoring errors."""
     while True:
         for each in rows:
             with suppress(*NOT_CONFIRMED):
@@ -81,9 +81,10 @@ async def read_on(adapter: EitherAdapter, rows: list[SessionRow]) -> None:
 @each_flavour
 @pytest.mark.parametrize("fault", [True, False], ids=["fault", "control"])
 async def test_another_primary_is_down(flavour: str, fault: bool, group: ReplicatedCluster) -> None:
-    """With its replica cut off and another primary down, a primary confirms nothing; else everything.
+    """A primary whose replica is cut off confirms nothing while another primary is down.
 
-    Other tasks read at the primary that is down meanwhile, so that replies are lost.
+    Other tasks read at the primary that is down, so that replies are lost. Control: without the
+    faults everything is confirmed.
     """
     rows, others = rows_at(group, 0), rows_at(group, 1, 16)
     milliseconds, deadline = 20 if fault else 1_500, timedelta(seconds=2)
@@ -99,15 +100,15 @@ async def test_another_primary_is_down(flavour: str, fault: bool, group: Replica
             each.cancel()
         await asyncio.gather(*readers, return_exceptions=True)
     assert len(found) == (0 if fault else COUNT)
-    if fault:  # so it was right not to confirm
+    if fault:  # the replica did not get the revocations
         assert group.replicas[0].sets() >= {f"session:{each.id}" for each in rows}
 
 
 @each_flavour
 async def test_a_primary_that_is_replaced_meanwhile(flavour: str, group: ReplicatedCluster) -> None:
-    """An end that the new primary does not know is not confirmed, though its own replica would.
+    """A revocation that the new primary lacks is not confirmed by its replicas.
 
-    The write went to the old primary, and the question after it goes to the new one.
+    The write went to the old primary, and the WAIT goes to the new one.
     """
     (ended,) = rows_at(group, 0, 1)
     old, new = group.primaries[0], group.replicas[0]
@@ -125,7 +126,7 @@ async def test_a_primary_that_is_replaced_meanwhile(flavour: str, group: Replica
 
 
 class TakeOver:
-    """Does something between a write and the question to the replicas."""
+    """A change that is made between a write and the WAIT for replicas."""
 
     def __init__(self, driver: Any, change: Any) -> None:
         self.done = False
@@ -133,7 +134,7 @@ class TakeOver:
         self._change = change
 
     def either(self, flavour: str) -> Any:
-        """Return what stands in for the method that asks."""
+        """Return a replacement for the method that waits, in this flavour."""
         return self._later if flavour == "async" else self._now
 
     async def _later(self, *arguments: Any) -> Any:
@@ -150,7 +151,10 @@ class TakeOver:
 
 
 def _promote(group: ReplicatedCluster, new: Any, helper: Any) -> None:
-    """Kill the first primary; a replica that lacks its last writes takes over, and gets a replica."""
+    """Kill the first primary, and let a replica without its last writes take over.
+
+    The new primary gets a replica.
+    """
     group.fail_over(0)
     helper.client.execute_command(
         "CLUSTER REPLICATE", new.client.execute_command("CLUSTER MYID").decode()
@@ -161,7 +165,7 @@ def _promote(group: ReplicatedCluster, new: Any, helper: Any) -> None:
 async def test_a_slot_that_moves_to_an_empty_node(
     flavour: str, group: ReplicatedCluster, tmp_path: Path
 ) -> None:
-    """A revocation at a node that takes its first slot is not confirmed without its replicas."""
+    """A revocation at a node that imports its first slot is not confirmed without replicas."""
     source = group.primaries[0]
     folder = tmp_path / "joins"
     folder.mkdir()
@@ -185,7 +189,7 @@ async def test_a_slot_that_moves_to_an_empty_node(
                 node.client.execute_command("CLUSTER SETSLOT", slot, "NODE", target.id)
             assert await adapter.call(driver.run, _ended_and_asked(key)) == 0
             route = await adapter.route()
-            route._importing[("127.0.0.1", unused_port())] = 0.0  # long ago
+            route._importing[("127.0.0.1", unused_port())] = 0.0  # a time long ago
             assert await adapter.call(driver.run, _ended_and_asked(key)) == 0
 
 
@@ -195,7 +199,7 @@ def _knows(node: Any, count: int) -> bool:
 
 
 def _ended_and_asked(key: str) -> Operation[int]:
-    """End what is at a key, and return how many replicas confirmed it."""
+    """Delete a key, and return how many replicas confirmed it."""
     yield Call("DEL", (key,))
     found: int = yield ReplicationBarrier("session:renewed:", b"", 1, 100)
     return found

@@ -1,4 +1,4 @@
-"""Addresses at which nobody answers: nodes and Sentinels that are gone, or drop packets."""
+"""Addresses that do not reply: nodes and Sentinels that are gone or drop packets."""
 
 import asyncio
 import time
@@ -43,13 +43,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")
 
 @pytest.fixture(scope="module")
 def dead() -> Iterator[list[int]]:
-    """A dozen ports that drop packets."""
+    """Yield a dozen ports that drop packets."""
     with swallowed_ports(12) as ports:
         yield ports
 
 
 def route_to(flavour: str, cluster: Cluster, *ports: int) -> Any:
-    """Return a route to a cluster whose nodes the application gave by these ports."""
+    """Return a route to a cluster that is configured with these ports."""
     kind: Any = AsyncClients if flavour == "async" else Clients
     topology = topology_of(kind.of_cluster("redis", cluster))
     assert isinstance(topology, InCluster)
@@ -60,31 +60,31 @@ def route_to(flavour: str, cluster: Cluster, *ports: int) -> Any:
 
 
 async def call(flavour: str, method: Any, *arguments: Any) -> Any:
-    """Call a method that is a coroutine function in one flavour."""
+    """Call a method of either flavour."""
     if flavour == "async":
         return await method(*arguments)
     return await asyncio.to_thread(method, *arguments)
 
 
 async def ping(flavour: str, route: Any, key: str | None = None, seconds: float = SECONDS) -> Any:
-    """Ask the server that serves a key, or any."""
+    """Send PING to the node that serves a key, or to any node."""
     return await call(flavour, route.ask, key, [("PING",)], seconds, USUAL)
 
 
 @each_flavour
 async def test_a_dozen_dead_addresses(flavour: str, dead: list[int], cluster: Cluster) -> None:
-    """If twelve of the addresses given drop packets, the map is read from the thirteenth in time."""
+    """If twelve configured addresses drop packets, the map is read from the thirteenth."""
     route = route_to(flavour, cluster, *dead, cluster.ports[0])
     calls = [ping(flavour, route, f"k{key}") for key in range(300)]
     assert await asyncio.gather(*calls) == [[b"PONG"]] * 300
-    assert route._nodes_with_map()[0][1] in cluster.ports  # not a dead address again
+    assert route._nodes_with_map()[0][1] in cluster.ports  # a live node comes first
     assert len(await call(flavour, route.nodes, SECONDS)) == len(cluster.ports)
     await call(flavour, getattr(route, "aclose", None) or route.close)
 
 
 @each_flavour
 async def test_what_a_node_says_of_a_slot(flavour: str, cluster: Cluster) -> None:
-    """A node that points to where a slot is already known to be does not make the map outdated."""
+    """A redirection to the known node of a slot does not make the map outdated."""
     route = route_to(flavour, cluster, *cluster.ports)
     nowhere = ("127.0.0.1", unused_port())
     route._record_redirection(nowhere, 0, asking=False)
@@ -101,7 +101,7 @@ async def test_what_a_node_says_of_a_slot(flavour: str, cluster: Cluster) -> Non
 
 @each_flavour
 async def test_only_dead_addresses(flavour: str, dead: list[int], cluster: Cluster) -> None:
-    """If all addresses drop packets, that is told when the time is over, and not much later."""
+    """If all addresses drop packets, an error is raised soon after the timeout."""
     route = route_to(flavour, cluster, *dead, *dead[:1])
     began = time.monotonic()
     with pytest.raises(NoReply) as raised:
@@ -115,7 +115,7 @@ async def test_only_dead_addresses(flavour: str, dead: list[int], cluster: Clust
 async def test_a_map_that_names_dead_addresses(
     flavour: str, dead: list[int], cluster: Cluster
 ) -> None:
-    """Where nodes are reached at addresses that died, the right ones are found at the next try."""
+    """If the map names dead addresses, the next try finds the right ones."""
     moved: dict[int, int] = dict(zip(cluster.ports, dead, strict=False))
 
     def reach(address: tuple[str, int]) -> tuple[str, int]:
@@ -135,7 +135,7 @@ async def test_a_map_that_names_dead_addresses(
 async def test_a_node_that_left_its_address(
     flavour: str, dead: list[int], cluster: Cluster
 ) -> None:
-    """A request that goes to an address that died meanwhile finds the new one before its deadline."""
+    """If an address dies during a request, the new one is found before the deadline."""
     moved: dict[int, int] = {}
 
     def reach(address: tuple[str, int]) -> tuple[str, int]:
@@ -145,7 +145,7 @@ async def test_a_node_that_left_its_address(
     async with either_adapter(flavour, cluster, options, deadline=deadline) as adapter:
         moved.update(zip(cluster.ports, dead, strict=False))
         asking = asyncio.gather(*(adapter.get(f"nobody{number}") for number in range(5)))
-        await asyncio.sleep(SECONDS / 6)  # the map was read, and the connects hang
+        await asyncio.sleep(SECONDS / 6)  # the map was read, and connecting hangs
         moved.clear()
         assert await asking == [None] * 5
         await adapter.add(row("somebody"))
@@ -156,7 +156,10 @@ async def test_a_node_that_left_its_address(
 async def test_requests_beside_a_map_that_is_being_read(
     flavour: str, dead: list[int], cluster: Cluster
 ) -> None:
-    """While the map can't be read, only requests for a suspect wait, and then use the last map."""
+    """While the map can't be read, only requests to suspect nodes wait for it.
+
+    Then they use the last map.
+    """
     route = route_to(flavour, cluster, *cluster.ports)
     await ping(flavour, route, "key")
     suspect = route._slots[key_slot(b"key")]
@@ -181,7 +184,7 @@ async def test_requests_beside_a_map_that_is_being_read(
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelPair]:
-    """A primary and its replica that a Sentinel watches."""
+    """Yield a primary and its replica that a Sentinel watches."""
     with sentinel_pair("redis", tmp_path_factory.mktemp("sentinel")) as found:
         yield found
 
@@ -190,10 +193,10 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelPair]:
 async def behind_sentinels(
     flavour: str, watched: SentinelPair, *ports: int, **options: Any
 ) -> AsyncIterator[EitherAdapter]:
-    """An adapter behind Sentinels at these ports.
+    """Yield an adapter behind Sentinels at these ports.
 
     Args:
-        options: of the client of the master.
+        options: of the client of the primary.
     """
     kind: Any = AsyncClients if flavour == "async" else Clients
     sentinel = kind.sentinels["redis"]([("127.0.0.1", port) for port in ports])
@@ -211,7 +214,7 @@ async def behind_sentinels(
 async def test_a_dozen_dead_sentinels(
     flavour: str, kind: str, dead: list[int], watched: SentinelPair
 ) -> None:
-    """If twelve Sentinels drop packets, say nothing or are not there, the thirteenth tells in time."""
+    """If twelve Sentinels drop packets, stay silent or are gone, the thirteenth is asked."""
     with ExitStack() as stack:
         ports = dead
         if kind == "silent":
@@ -228,9 +231,9 @@ async def test_a_dozen_dead_sentinels(
 async def test_a_slow_sentinel_among_dead_ones(
     flavour: str, dead: list[int], watched: SentinelPair
 ) -> None:
-    """A Sentinel that needs a while is waited for, however many others are dead.
+    """A slow Sentinel is waited for, however many others are dead.
 
-    A thirteenth of the time that is for all Sentinels would not be enough for one of its answers.
+    A thirteenth of the timeout for all Sentinels would be too short for one reply.
     """
     with FaultyProxy(watched.sentinel_port) as link:
         link.delay = SECONDS / 50  # in each direction
@@ -244,9 +247,9 @@ async def test_a_slow_sentinel_among_dead_ones(
 async def test_connections_to_an_old_master(
     flavour: str, right: str, watched: SentinelPair
 ) -> None:
-    """When Sentinel names another master, no connection to the old one is used again.
+    """When Sentinel names another primary, connections to the old one are not reused.
 
-    Nor where a server does not tell its history, by which it could be told from another one.
+    This holds even if the servers may not tell their history.
     """
     old, new = watched.pair.primary, watched.pair.replica
     for node in (old, new):
@@ -285,7 +288,10 @@ async def test_connections_to_an_old_master(
 
 @each_flavour
 async def test_only_dead_sentinels(flavour: str, dead: list[int], watched: SentinelPair) -> None:
-    """If no Sentinel answers, that is told within the deadline, as the client's error or ours."""
+    """If no Sentinel replies, an error is raised within the deadline.
+
+    It is the client's own or `StoreUnavailable`.
+    """
     async with behind_sentinels(flavour, watched, *dead) as adapter:
         began = time.monotonic()
         with pytest.raises(Exception, match=r"No master found|did not reply|no Sentinel"):

@@ -1,4 +1,4 @@
-"""Slots that nobody serves for a while, and nodes that know no more than a part of the map."""
+"""Slots that no node serves for a while, and nodes that know only a part of the slot map."""
 
 import asyncio
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ from tools.servers import Cluster, until
 IDS: Final = [f"s{number}" for number in range(200)]
 
 SLOT: Final = 16_000
-"""A slot that no session of these is in."""
+"""A slot without a session of this module."""
 
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")
 
@@ -35,46 +35,47 @@ each_flavour = pytest.mark.parametrize("flavour", FLAVOURS)
 
 @pytest.fixture
 def group(tmp_path: Path) -> Iterator[ChangingCluster]:
-    """A cluster of three primaries."""
+    """Yield a cluster of three primaries."""
     with changing_cluster(tmp_path) as found:
         yield found
 
 
 def abandon(group: ChangingCluster) -> None:
-    """Let nobody serve a slot, so that all nodes hold the cluster to be down."""
+    """Remove a slot from all nodes, and wait until they report the cluster as down."""
     abandon_quietly(group)
     for member in group.members:
         until(partial(is_down, member))
 
 
 def abandon_quietly(group: ChangingCluster) -> None:
-    """Let nobody serve a slot, where nodes may serve the others all the same."""
-    for member in reversed(group.members):  # the one that serves it first, or it tells the others
+    """Remove a slot from all nodes."""
+    # First from the node that serves the slot, or it tells the others again.
+    for member in reversed(group.members):
         until(partial(forgets_slot, member))
 
 
 def forgets_slot(member: Member) -> bool:
-    """Let a node forget who serves the slot, and say whether it has."""
-    with suppress(redis.exceptions.ResponseError):  # it had
+    """Remove the slot from a node, and return whether it is removed."""
+    with suppress(redis.exceptions.ResponseError):  # already removed
         member.client.execute_command("CLUSTER DELSLOTS", SLOT)
     info: dict[str, str] = member.client.execute_command("CLUSTER INFO")
     return info["cluster_slots_assigned"] == str(SLOTS - 1)
 
 
 def is_down(member: Member) -> bool:
-    """Whether a node holds the cluster to be down."""
+    """Return whether a node reports the cluster as down."""
     info: dict[str, str] = member.client.execute_command("CLUSTER INFO")
     return info["cluster_state"] == "fail"
 
 
 def adopt(group: ChangingCluster) -> None:
-    """Let the last node serve it again."""
+    """Assign the slot to the last node again."""
     group.members[-1].client.execute_command("CLUSTER ADDSLOTS", SLOT)
 
 
 @each_flavour
 async def test_a_cluster_that_is_down_for_a_while(flavour: str, group: ChangingCluster) -> None:
-    """Hundreds of requests wait while nodes say that the cluster is down, and then succeed."""
+    """Hundreds of requests wait while the cluster is down, and then succeed."""
     patient = timedelta(seconds=20)
     async with either_adapter(flavour, group.cluster, deadline=patient) as adapter:
         await adapter.add(*map(row, IDS[:20]))
@@ -88,7 +89,7 @@ async def test_a_cluster_that_is_down_for_a_while(flavour: str, group: ChangingC
 
 @each_flavour
 async def test_a_cluster_that_stays_down(flavour: str, group: ChangingCluster) -> None:
-    """When the deadline is over the client's own error is raised, or ours."""
+    """At the deadline the client's error or `StoreUnavailable` is raised."""
     soon = timedelta(seconds=1)
     async with either_adapter(flavour, group.cluster, deadline=soon) as adapter:
         await adapter.add(row("one"))
@@ -99,7 +100,10 @@ async def test_a_cluster_that_stays_down(flavour: str, group: ChangingCluster) -
 
 @each_flavour
 async def test_the_last_good_map_is_kept(flavour: str, group: ChangingCluster) -> None:
-    """While no node knows all slots the last complete map stays, and revocations are not confirmed."""
+    """While no node knows all slots, the last complete map is used.
+
+    Revocations are not confirmed.
+    """
     async with either_adapter(
         flavour,
         group.cluster,
@@ -117,7 +121,7 @@ async def test_the_last_good_map_is_kept(flavour: str, group: ChangingCluster) -
         for member in group.members:
             member.client.client_kill_filter(_type="normal", skipme=True)
         assert await adapter.live(*IDS[:20]) == set(IDS[:20])
-        route._is_outdated = True  # as after a node pointed elsewhere
+        route._is_outdated = True  # as after a redirection
         with pytest.raises(StoreUnavailable) as raised:
             await adapter.delete("s0")
         assert raised.value.ambiguous
@@ -128,7 +132,7 @@ async def test_the_last_good_map_is_kept(flavour: str, group: ChangingCluster) -
 
 @each_flavour
 async def test_a_node_that_knows_a_part(flavour: str, group: ChangingCluster) -> None:
-    """Where the first node that was given belongs to no cluster, the map is another node's."""
+    """If the first configured node belongs to no cluster, another node's map is used."""
     stranger = group.start()
     ports = (stranger.port, *group.cluster.ports)
     async with either_adapter(flavour, group.cluster) as adapter:
@@ -142,7 +146,7 @@ async def test_a_node_that_knows_a_part(flavour: str, group: ChangingCluster) ->
 
 @each_flavour
 async def test_a_node_without_a_cluster(flavour: str, group: ChangingCluster) -> None:
-    """If no node knows all slots, a request asks one that answers, which says what is wrong."""
+    """If no node knows all slots, the error of one that replies is raised."""
     async with either_adapter(flavour, group.cluster, deadline=timedelta(seconds=0.5)) as adapter:
         route = await adapter.route()
         lone = Cluster((group.start().port,))

@@ -1,5 +1,6 @@
-"""The operations for clusters and for servers without scripts, one command at a time, on such
-servers: steps, crashes, races, remains.
+"""The operations for clusters and for servers without scripts, one command at a time.
+
+Steps, crashes, races, and what is left behind.
 """
 
 import json
@@ -49,7 +50,7 @@ STEPS: dict[str, Callable[[], SlotSteps]] = {"scripted": ScriptedSteps, "plain":
 
 
 class Bench:
-    """Makes operations on one server or cluster, and runs them at once or in steps."""
+    """Operations on one server or cluster, to be run at once or in steps."""
 
     def __init__(self, inspector: Inspector, steps: SlotSteps) -> None:
         self.inspector = inspector
@@ -57,7 +58,7 @@ class Bench:
         self.is_plain = isinstance(steps, PlainSteps)
 
     def steps(self, operation: Operation[Any]) -> Stepper[Any]:
-        """Run an operation in steps."""
+        """Prepare an operation to be run in steps."""
         return Stepper(self.inspector.client, operation)
 
     def create(
@@ -89,21 +90,19 @@ class Bench:
             self.create(row(session_id)).finish()
 
     def live(self) -> set[str]:
-        """The ids of all sessions, after all keys were checked against the rules of the layout."""
+        """Check all keys against the rules of the layout, and return the ids of all sessions."""
         self.inspector.check()
         return self.inspector.live()
 
     def until(self, stepper: Stepper[Any], command: str) -> Stepper[Any]:
-        """Run an operation until its next command is this one, the name of a script or of a
-        server's command.
-        """
+        """Run an operation until its next command is this script or server command."""
         while command not in names(stepper.commands[-1]):
             stepper.step()
         return stepper
 
 
 def names(command: Command) -> set[str]:
-    """The names of scripts and commands in one command."""
+    """Return the names of the scripts and server commands in a command."""
     if isinstance(command, Batch | Transaction):
         return {name for each in command.commands for name in names(each)}
     if isinstance(command, Eval):
@@ -113,7 +112,7 @@ def names(command: Command) -> set[str]:
 
 @pytest.fixture(params=["scripted, cluster", "plain, cluster", "plain, redis", "plain, valkey"])
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
-    """Operations by scripts and by plain commands, in an emptied cluster and on servers."""
+    """Yield operations with and without scripts, in an empty cluster and on servers."""
     steps, place = str(request.param).split(", ")
     if place == "cluster":
         with ClusterInspector(request.getfixturevalue("cluster")) as found:
@@ -130,7 +129,7 @@ without_scripts = pytest.mark.parametrize(
 )
 
 
-# What is sent
+# Commands
 
 
 SESSION = row("new")
@@ -156,10 +155,7 @@ PLAIN_PUSHED: tuple[Reply, ...] = ([b"1", b"0"], [], -2, [1, True, False])
 
 
 def test_steps_of_a_login() -> None:
-    """A login writes the session for ten seconds, then the index entry, then the session's end.
-
-    In this order.
-    """
+    """A login writes a provisional session, the index entry, and then the session's expiry."""
     assert (PROVISIONAL_MS, INDEX_SLACK_MS) == (10_000, 60_000)
     assert replay(
         ClusterStore(DEFAULT, ScriptedSteps()).create(SESSION, lambda _: 0), True, 1, 1
@@ -174,8 +170,9 @@ def test_steps_of_a_login() -> None:
 
 
 def test_steps_of_a_renewal() -> None:
-    """A renewal completes its successor, and then puts a marker in the used session's place, by one
-    script or one write-once key.
+    """A renewal completes its successor, then replaces the used session by a marker.
+
+    That takes one script, or one write-once key.
     """
     used, marker_key = "session:old", "session:renewed:{session:old}"
     marker = encode_marker(Marker("old", "new", 5))
@@ -202,7 +199,7 @@ def test_steps_of_a_renewal() -> None:
 
 
 def test_steps_of_a_renewal_that_lost() -> None:
-    """Who finds another's marker deletes the successor it made, and follows the marker."""
+    """A renewal that finds another's marker deletes its own successor and follows the marker."""
     used, marker_key = "session:old", "session:renewed:{session:old}"
     theirs = encode_marker(Marker("old", "first", MINUTE))
     first = row("first")
@@ -243,8 +240,9 @@ def test_steps_of_a_renewal_that_lost() -> None:
 
 
 def test_steps_of_ending() -> None:
-    """A session is revoked together with a look at its marker, or before a tombstone is put there;
-    then it is removed from the index.
+    """A session is deleted and its marker read, then its id is removed from the index.
+
+    With scripts the former is one step. Without, a tombstone is set where there is no marker.
     """
     key, marker = KEY.encode(), MARKER.encode()
     commands, _ = replay(
@@ -272,8 +270,9 @@ def test_steps_of_ending() -> None:
 
 
 def test_steps_of_ending_all() -> None:
-    """A sign-out everywhere removes from the index the ids that it read there, and never deletes
-    the index.
+    """A sign-out everywhere removes the ids that it read from the index.
+
+    It never deletes the index.
     """
     commands, kept = replay(
         ClusterStore(DEFAULT, ScriptedSteps()).delete_by_user("u1"),
@@ -293,8 +292,9 @@ def test_steps_of_ending_all() -> None:
 
 
 def test_the_oldest_go_out_of_the_index_first() -> None:
-    """Of many ids that are removed from an index, each is the oldest that is left, so that no
-    search through the others keeps the server.
+    """Ids are removed from an index oldest first.
+
+    Each is at the end of the list then, so the server need not search it.
     """
     ids = [b"newest", b"newer", b"oldest"]
     held = [[[encode_row(row(id_.decode())), None]] for id_ in ids]
@@ -306,8 +306,9 @@ def test_the_oldest_go_out_of_the_index_first() -> None:
 
 
 def test_steps_of_a_list() -> None:
-    """A list reads the index, each session, and the markers of those that are gone, which are
-    removed from the index then.
+    """A list reads the index, the sessions, and the markers of missing ones.
+
+    Dead ids are removed from the index.
     """
     found = ClusterStore(DEFAULT, ScriptedSteps()).get_by_user("u1", 0)
     commands, rows = replay(found, [b"gone", b"new"], [[None], [RECORD]], [[None]], 1)
@@ -323,8 +324,9 @@ def test_steps_of_a_list() -> None:
 
 
 def test_crash_in_a_login(bench: Bench) -> None:
-    """A login that crashes after any step leaves a session that nobody knows for ten seconds, and
-    no key without an expiry.
+    """A login that crashes at any step leaves a session for at most ten seconds.
+
+    Nobody was given its id, and every key has a TTL.
     """
     login = run(bench.create(row("whole")))
     assert len(login.commands) == (6 if bench.is_plain else 3)
@@ -340,9 +342,9 @@ def test_crash_in_a_login(bench: Bench) -> None:
 
 
 def test_crash_in_a_renewal(bench: Bench) -> None:
-    """A renewal that crashes after any step locks nobody out.
+    """A renewal that crashes at any step logs nobody out.
 
-    The used session or its successor lives, and each is reachable.
+    The used session or its successor is live and can be revoked.
     """
     for done in range(len(run(bench.renew("unknown", "x")).commands)):
         bench.begin_with("used")
@@ -364,16 +366,14 @@ def test_crash_in_a_renewal(bench: Bench) -> None:
 
 
 def run(operation: Stepper[Any]) -> Stepper[Any]:
-    """An operation that was executed to its end."""
+    """Run an operation to its end, and return it."""
     operation.finish()
     return operation
 
 
 @pytest.mark.parametrize("which", ["delete", "delete_all", "keep"])
 def test_crash_in_ending(bench: Bench, which: str) -> None:
-    """A revocation that crashes after any step and is called again revokes everything that it has
-    to, and nothing else.
-    """
+    """Repeating a revocation that crashed at any step revokes exactly the right sessions."""
 
     def begin() -> Stepper[Any]:
         if which == "delete":
@@ -397,8 +397,9 @@ def test_crash_in_ending(bench: Bench, which: str) -> None:
 
 @pytest.mark.parametrize("executed", [False, True], ids=["not executed", "reply lost"])
 def test_error_at_the_index(bench: Bench, executed: bool) -> None:
-    """If the index can't be written to, or it is not known whether it was, the session is deleted,
-    and that error is raised.
+    """If writing to the index fails or is ambiguous, the session is deleted.
+
+    The error is raised.
     """
     bench.begin_with()
     login = bench.until(bench.create(row("new")), "LPUSH" if bench.is_plain else "push")
@@ -413,8 +414,9 @@ def test_error_at_the_index(bench: Bench, executed: bool) -> None:
 
 
 def test_two_errors_at_the_index(bench: Bench) -> None:
-    """If the session can't be deleted then either, the first error is raised, and the session is
-    gone in ten seconds.
+    """If deleting that session fails too, the first error is raised.
+
+    The session expires within ten seconds.
     """
     bench.begin_with()
     login = bench.until(
@@ -429,9 +431,7 @@ def test_two_errors_at_the_index(bench: Bench) -> None:
 
 @with_scripts
 def test_scripts_refused_at_the_index(bench: Bench) -> None:
-    """If it turns out at the index that scripts are refused, nothing of the login stays, so that it
-    can start again.
-    """
+    """If scripts are refused at the index, the login leaves nothing and can be repeated."""
     login = bench.create(row("new")).step()
     with pytest.raises(ScriptsRefusedError):
         login.fail(ScriptsRefusedError()).step()
@@ -440,8 +440,9 @@ def test_scripts_refused_at_the_index(bench: Bench) -> None:
 
 @pytest.mark.parametrize("life", [-HOUR, 0])
 def test_already_expired(bench: Bench, life: int) -> None:
-    """A session that is dead by the server's clock is refused, be it new or a successor, and
-    nothing of it stays.
+    """A session that has expired by the server's clock is refused and leaves nothing.
+
+    This holds for logins and renewals.
     """
     bench.begin_with("used")
     before = bench.inspector.census()
@@ -455,14 +456,15 @@ def test_already_expired(bench: Bench, life: int) -> None:
 
 
 def test_born_dead_is_what_the_steps_say() -> None:
-    """The reply for it is one that no index's length can be."""
+    """The reply for an expired session can't be the length of an index."""
     assert ALREADY_EXPIRED < 0
 
 
 @pytest.mark.parametrize("way", ["delete_all", "delete", "time"])
 def test_login_that_is_ended(bench: Bench, way: str) -> None:
-    """A login whose session is revoked, or has run out of its ten seconds, before it is complete is
-    told so, and its index entry is removed.
+    """A login that is revoked or expires before it is complete raises an error.
+
+    Its index entry is removed.
     """
     bench.begin_with()
     session = row("new")
@@ -482,9 +484,9 @@ def test_login_that_is_ended(bench: Bench, way: str) -> None:
 
 
 def test_renewal_that_is_ended(bench: Bench) -> None:
-    """A renewal whose successor is revoked before it is complete is told so.
+    """A renewal whose successor is revoked before it is complete raises an error.
 
-    The used session is revoked too, by the same sign-out.
+    The used session is revoked by the same sign-out.
     """
     bench.begin_with("used")
     renewal = bench.until(bench.renew("used", "new"), "LPUSH" if bench.is_plain else "push").step()
@@ -498,9 +500,9 @@ def test_renewal_that_is_ended(bench: Bench) -> None:
 
 
 def test_same_id_twice(bench: Bench) -> None:
-    """Another session with an id is refused and changes nothing.
+    """Another session with a taken id is refused and changes nothing.
 
-    The very same one once more is no error, and is listed once.
+    The same session again is no error and is listed once.
     """
     bench.begin_with("other")
     session = row("same", first=1)
@@ -521,9 +523,7 @@ def test_same_id_twice(bench: Bench) -> None:
 
 @pytest.mark.parametrize("done", range(7))
 def test_login_that_is_sent_again(bench: Bench, done: int) -> None:
-    """A login that is repeated after it broke off at any step, or was done, is stored, whole and
-    with its own end.
-    """
+    """A login repeated after it stopped at any step is complete, with its own expiry."""
     bench.begin_with()
     session = row("new")
     first = bench.create(session)
@@ -536,9 +536,7 @@ def test_login_that_is_sent_again(bench: Bench, done: int) -> None:
 
 
 def test_renewal_that_is_sent_again(bench: Bench) -> None:
-    """A renewal that is sent again since its reply was lost gets the same successor, whatever the
-    grace.
-    """
+    """A renewal repeated after a lost reply returns the same successor."""
     bench.begin_with("used")
     successor = row("new")
     for _ in range(3):
@@ -553,8 +551,9 @@ def test_renewal_that_is_sent_again(bench: Bench) -> None:
 @pytest.mark.parametrize("which", ["delete", "delete_all"])
 @with_scripts
 def test_renew_against_ending(bench: Bench, which: str) -> None:
-    """A session that is revoked while it is renewed is dead, and so is its successor, in every
-    order of the steps.
+    """If a session is revoked while it is renewed, it and its successor are revoked.
+
+    This holds in every order of the steps.
     """
 
     def begin() -> list[Stepper[Any]]:
@@ -570,7 +569,7 @@ def test_renew_against_ending(bench: Bench, which: str) -> None:
 
 
 class Told(Stepper[Any]):
-    """An operation that may end with being told that its session was revoked."""
+    """An operation that may raise `ConcurrentlyRevoked`."""
 
     def step(self, count: int = 1) -> "Told":
         try:
@@ -583,9 +582,9 @@ class Told(Stepper[Any]):
 @pytest.mark.parametrize("grace", [0, MINUTE])
 @with_scripts
 def test_two_renewals(bench: Bench, grace: int) -> None:
-    """Of two renewals exactly one makes a successor.
+    """Of two concurrent renewals exactly one makes a successor.
 
-    Within the grace both get it, without a grace the other one gets nothing.
+    Within the grace period both get it. Without one, the other gets nothing.
     """
     pair: list[Stepper[SessionRow | None]] = []
 
@@ -607,8 +606,9 @@ def test_two_renewals(bench: Bench, grace: int) -> None:
 @pytest.mark.parametrize("expired", [False, True], ids=["at once", "after a minute"])
 @pytest.mark.parametrize("command", ["MGET", "SET"])
 def test_ending_within_a_plain_swap(bench: Bench, command: str, expired: bool) -> None:
-    """Without scripts, a renewal that saw the session before it was revoked has no successor, also
-    if the tombstone is gone meanwhile.
+    """Without scripts, a renewal that read the session before its revocation returns None.
+
+    This holds even if the tombstone has expired.
     """
     bench.begin_with("used")
     renewal = bench.until(
@@ -625,9 +625,7 @@ def test_ending_within_a_plain_swap(bench: Bench, command: str, expired: bool) -
 
 @without_scripts
 def test_renewal_between_the_look_and_the_swap(bench: Bench) -> None:
-    """Without scripts, a renewal that saw the session before another one took its place follows
-    that one's marker.
-    """
+    """Without scripts, the slower of two renewals follows the marker of the other."""
     bench.begin_with("used")
     late = bench.until(bench.until(bench.renew("used", "second"), "SET").step(), "SET")
     assert isinstance(late.commands[-1], Transaction)
@@ -637,9 +635,7 @@ def test_renewal_between_the_look_and_the_swap(bench: Bench) -> None:
 
 
 def test_keep_against_renewal_of_the_kept(bench: Bench) -> None:
-    """A successor that is in the index already, though its renewal is not done, is spared by its
-    handle, and so is what it replaces.
-    """
+    """A successor with the kept session's handle is kept too, before its renewal is complete."""
     bench.begin_with("other")
     bench.create(row("kept", handle="h")).finish()
     renewal = bench.until(
@@ -658,8 +654,9 @@ def test_keep_against_renewal_of_the_kept(bench: Bench) -> None:
 
 
 def test_ending_follows_chains(bench: Bench) -> None:
-    """Revoking a used id revokes the last one of a chain, however long it is and whatever the
-    grace; being handed one on has a bound.
+    """Revoking a used id revokes the end of its chain, however long.
+
+    Looking up a successor follows a limited number of renewals.
     """
     bench.begin_with("s0", "other")
     for number in range(20):
@@ -675,9 +672,7 @@ def test_ending_follows_chains(bench: Bench) -> None:
 
 
 def test_chain_in_a_circle(bench: Bench) -> None:
-    """Markers that somebody put in a circle lead nowhere, and a revocation that follows them
-    terminates.
-    """
+    """Markers that form a circle lead nowhere, and a revocation that follows them terminates."""
     bench.begin_with("live")
     for used, successor in (("a", "b"), ("b", "a")):
         bench.inspector.client.set(
@@ -690,9 +685,9 @@ def test_chain_in_a_circle(bench: Bench) -> None:
 
 
 def test_keep(bench: Bench) -> None:
-    """What is kept has to be a live session of this user; else all are revoked and it is False.
+    """If the session to keep is not a live one of this user, all are revoked.
 
-    Others' sessions stay.
+    Sessions of other users stay.
     """
     bench.begin_with("one", "two")
     bench.create(row("foreign", "u2")).finish()
@@ -704,7 +699,7 @@ def test_keep(bench: Bench) -> None:
     assert bench.delete_all().finish() is False
 
 
-# Many
+# Many sessions
 
 
 @pytest.mark.parametrize("keep", [False, True], ids=["all", "but one"])
@@ -713,7 +708,7 @@ def test_keep(bench: Bench) -> None:
 )
 @on_one_server
 def test_ending_in_batches(bench: Bench, count: int, keep: bool) -> None:
-    """Hundreds of sessions are revoked in batches of 500, and leave the index so too."""
+    """Sessions are revoked, and removed from the index, in batches of 500."""
     ids = bench.inspector.fill("u1", count)
     sign_out = bench.delete_all(ids[7] if keep else None)
     assert sign_out.finish() is keep
@@ -732,9 +727,7 @@ def test_ending_in_batches(bench: Bench, count: int, keep: bool) -> None:
 
 @on_one_server
 def test_thousands_of_dead_entries(bench: Bench) -> None:
-    """Reading a user's list removes thousands of dead ids from the index, and leaves the live ones
-    in their order.
-    """
+    """Listing removes thousands of dead ids from the index, and keeps the order of live ones."""
     bench.begin_with()
     bench.inspector.client.rpush(INDEX, *(f"dead{number}" for number in range(1_200)))
     bench.inspector.client.expire(INDEX, 1_000)
@@ -746,9 +739,7 @@ def test_thousands_of_dead_entries(bench: Bench) -> None:
 
 @on_one_server
 def test_every_eighth_login_prunes(bench: Bench) -> None:
-    """From the sixteenth entry on every eighth login checks eight entries, and removes the dead
-    ones.
-    """
+    """From the sixteenth entry on, every eighth login checks eight entries for dead ids."""
     bench.begin_with()
     bounds: list[int] = []
 
@@ -766,11 +757,11 @@ def test_every_eighth_login_prunes(bench: Bench) -> None:
     assert bench.live() >= {"s31"}
 
 
-# Times
+# TTL of the index
 
 
 def test_times_of_the_index(bench: Bench) -> None:
-    """The index ends a minute after its last session, and a shorter one never shortens it."""
+    """The index expires a minute after its last session, and a shorter one does not change that."""
     bench.begin_with()
     latest = 0
     for number, life in enumerate((HOUR, 3 * HOUR, 2 * HOUR, HOUR // 2)):
@@ -782,9 +773,9 @@ def test_times_of_the_index(bench: Bench) -> None:
 
 
 def test_index_of_the_original(bench: Bench) -> None:
-    """An index that Lucia JS wrote, without an expiry, does not get one.
+    """An index that Lucia JS wrote without a TTL gets none.
 
-    It leads to sessions whose end nobody has compared.
+    The expiry of its other sessions is not known.
     """
     bench.begin_with()
     bench.inspector.client.rpush(INDEX, "old")
@@ -794,7 +785,7 @@ def test_index_of_the_original(bench: Bench) -> None:
 
 @without_scripts
 def test_index_of_the_original_that_empties(bench: Bench) -> None:
-    """Such an index that is emptied before the new id is pushed is a new one then, and gets an end."""
+    """If such an index is emptied before the new id is pushed, the new index gets a TTL."""
     bench.begin_with()
     bench.inspector.client.rpush(INDEX, "old")
     session = row("new")
@@ -805,7 +796,7 @@ def test_index_of_the_original_that_empties(bench: Bench) -> None:
     bench.inspector.check()
 
 
-# Values of others
+# Foreign values
 
 
 def put_hash(client: Any, key: str) -> None:
@@ -829,8 +820,9 @@ Put = Callable[[Any, str], None]
 
 @pytest.mark.parametrize("put", [put_hash, put_list, put_set])
 def test_session_key_of_another_type(bench: Bench, put: Put) -> None:
-    """A session's key with a value of another type is no session, can't be renewed or taken, and is
-    gone when the id is revoked.
+    """A value of another type under a session's key is no session.
+
+    It can't be renewed or overwritten. Revoking the id deletes it.
     """
     bench.begin_with("live")
     put(bench.inspector.client, "session:x")
@@ -846,9 +838,7 @@ def test_session_key_of_another_type(bench: Bench, put: Put) -> None:
 @pytest.mark.parametrize("put", [put_hash, put_string, put_set])
 @pytest.mark.parametrize("which", ["create", "renew", "list", "delete_all", "keep"])
 def test_index_of_another_type(bench: Bench, put: Put, which: str) -> None:
-    """An index of another type is an error of every operation that needs it, which leaves that
-    value and its end as they are.
-    """
+    """An index of another type is an error, and its value and TTL stay."""
     bench.begin_with("one")
     bench.inspector.client.delete(INDEX)
     put(bench.inspector.client, INDEX)
@@ -866,9 +856,7 @@ def test_index_of_another_type(bench: Bench, put: Put, which: str) -> None:
 
 
 def test_ending_in_spite_of_an_index(bench: Bench) -> None:
-    """If an index can't be written to, the sessions and what they were renewed to are revoked all
-    the same, before the error.
-    """
+    """If the index can't be written, sessions and their successors are revoked before the error."""
     bench.begin_with("a", "used")
     bench.renew("used", "new").finish()
     bench.inspector.client.set(INDEX, "garbage")
@@ -879,9 +867,9 @@ def test_ending_in_spite_of_an_index(bench: Bench) -> None:
 
 @pytest.mark.parametrize("put", [put_hash, put_string, put_list])
 def test_marker_of_another_type(bench: Bench, put: Put) -> None:
-    """A marker's key with a foreign value leads nowhere and hinders no revocation.
+    """A foreign value under a marker's key leads nowhere and hinders no revocation.
 
-    A renewal is done or refused, and never made twice.
+    A renewal is done or refused, and never done twice.
     """
     bench.begin_with("used", "ended")
     for used_id in ("used", "ended"):
@@ -895,8 +883,9 @@ def test_marker_of_another_type(bench: Bench, put: Put) -> None:
 
 
 def test_tombstone_leads_nowhere(bench: Bench) -> None:
-    """What stands in a marker's place after a revocation without scripts names no successor, also
-    for who uses scripts now.
+    """A tombstone, left by a revocation without scripts, leads nowhere.
+
+    This holds even if scripts are used later.
     """
     bench.begin_with("other")
     bench.inspector.client.set(DEFAULT.marker_key("ended"), TOMBSTONE, px=MINUTE)
@@ -908,8 +897,9 @@ def test_tombstone_leads_nowhere(bench: Bench) -> None:
 
 
 def test_bytes_in_an_index(bench: Bench) -> None:
-    """Entries that are no text are removed if their session is gone, never listed, and revoked with
-    the others.
+    """Index entries that are not UTF-8 are never listed.
+
+    They are removed if their session is gone, and revoked with the others.
     """
     bench.begin_with("one")
     client = bench.inspector.client
@@ -927,9 +917,7 @@ def test_bytes_in_an_index(bench: Bench) -> None:
 
 @pytest.mark.parametrize("evil", ["renewed:{session:used}", "a}b", "{}", "}{", "{}a}", "a{}b{c"])
 def test_refused_ids(bench: Bench, evil: str) -> None:
-    """An id that would make a marker's key, or whose marker would be in another slot, is refused
-    before anything is sent.
-    """
+    """An id like a marker's, or with its marker in another slot, is refused before any command."""
     bench.begin_with("used")
     before = bench.inspector.census()
     for refused in (lambda: bench.create(row(evil)), lambda: bench.renew("used", evil)):
@@ -942,9 +930,7 @@ def test_refused_ids(bench: Bench, evil: str) -> None:
 
 @pytest.mark.parametrize("id_", ["{a}b{}", "a{b}", "{", "a{", "{a}{b}"])
 def test_ids_with_braces(bench: Bench, id_: str) -> None:
-    """An id with a hash tag of its own, or with an opening brace alone, works as any other if its
-    marker shares its slot.
-    """
+    """An id with braces works if its marker is in the same slot."""
     bench.begin_with("other")
     bench.create(row(id_)).finish()
     found = bench.renew(id_, f"new {id_}").finish()
@@ -957,9 +943,7 @@ def test_ids_with_braces(bench: Bench, id_: str) -> None:
 @pytest.mark.parametrize("which", ["delete", "delete_all"])
 @on_one_server
 def test_ids_of_another_protocol(bench: Bench, which: str) -> None:
-    """A session that was stored while scripts were allowed, under an id that is refused without
-    them, can be revoked.
-    """
+    """An id stored with scripts, but refused without them, can be revoked without them."""
     bench.begin_with("one")
     bench.steps(SingleServerStore(DEFAULT).create(row("a}b"), lambda _: 0)).finish()
     assert [each.id for each in bench.read_all().finish()] == ["a}b", "one"]

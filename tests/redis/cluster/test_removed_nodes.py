@@ -1,4 +1,4 @@
-"""Nodes that leave a cluster, join it, and move to other addresses, while sessions are used."""
+"""Nodes that leave a cluster, join it or move to other addresses while sessions are used."""
 
 import asyncio
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ each_flavour = pytest.mark.parametrize("flavour", FLAVOURS)
 
 @pytest.fixture
 def group(tmp_path: Path) -> Iterator[ChangingCluster]:
-    """A cluster of three primaries."""
+    """Yield a cluster of three primaries."""
     with changing_cluster(tmp_path) as found:
         yield found
 
@@ -40,9 +40,9 @@ def group(tmp_path: Path) -> Iterator[ChangingCluster]:
 async def test_a_node_that_left_and_runs_on(
     flavour: str, reset: bool, group: ChangingCluster
 ) -> None:
-    """After a reshard and the removal of the node that was asked first, every session is found.
+    """After the first configured node was emptied and removed, every session is found.
 
-    That holds also after a connection to another node broke, so that the map is read again.
+    This also holds after connections to other nodes broke, so that the slot map is read again.
     """
     first = group.members[0]
     async with either_adapter(flavour, group.cluster) as adapter:
@@ -62,14 +62,14 @@ async def test_a_node_that_left_and_runs_on(
 
 
 def connections(member: Node) -> int:
-    """Return how many connections of clients a node has, with that of the test."""
+    """Return how many clients a node has, including the test's own."""
     return len(member.client.client_list(_type="normal"))
 
 
 @each_flavour
 @pytest.mark.slow
 async def test_a_reshard_beside_requests(flavour: str, group: ChangingCluster) -> None:
-    """While a node is emptied and removed, no read fails, and none misses a session."""
+    """While a node is emptied and removed, no read fails or misses a session."""
     last = group.members[-1]
     failed: list[object] = []
     reads = 0
@@ -98,7 +98,7 @@ async def test_a_reshard_beside_requests(flavour: str, group: ChangingCluster) -
 
 @each_flavour
 async def test_a_node_that_joins(flavour: str, group: ChangingCluster) -> None:
-    """A node that joins and takes slots serves its sessions, and revocations of them are known."""
+    """A node that joins and takes slots serves its sessions, which can be revoked."""
     async with either_adapter(flavour, group.cluster) as adapter:
         await adapter.add(*map(row, IDS))
         member = group.add()
@@ -114,7 +114,7 @@ async def test_a_node_that_joins(flavour: str, group: ChangingCluster) -> None:
 @each_flavour
 @pytest.mark.slow
 async def test_a_node_that_moves_again_and_again(flavour: str, group: ChangingCluster) -> None:
-    """However often a node moved to another address, and the old ones drop packets, all sessions are found."""
+    """However often a node moves, leaving addresses that drop packets, sessions are found."""
     deadline = timedelta(seconds=2)
     moving = group.members[0]
     with ExitStack() as swallowed:
@@ -133,7 +133,7 @@ async def test_a_node_that_moves_again_and_again(flavour: str, group: ChangingCl
 
 @each_flavour
 async def test_a_primary_that_became_a_replica(flavour: str, tmp_path: Path) -> None:
-    """After a replica took over, no connection to the former primary stays, though it is well."""
+    """After a replica took over, the connections to the former primary are closed."""
     with replicated_cluster(tmp_path) as group:
         former, promoted = group.primaries[0], group.replicas[0]
         theirs = [id_ for id_ in IDS if group.number_of(f"session:{id_}") == 0]

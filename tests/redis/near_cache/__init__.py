@@ -1,1 +1,1 @@
-"""The near-cache of session records."""
+"""Tests of the near-cache."""

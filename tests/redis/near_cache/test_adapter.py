@@ -1,4 +1,4 @@
-"""An adapter with a near-cache, on real servers: what it gives from memory, and what it never gives."""
+"""The near-cache of an adapter on real servers: what is read from it, and what never is."""
 
 import asyncio
 import math
@@ -40,9 +40,8 @@ from tests.support.sentinels import sentinel_group
 from tests.support.sessions import HOUR, row
 from tools.servers import Cluster, Server
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:(?s).*lib_:DeprecationWarning"
-)  # redis-py 7's cluster clients warn of themselves
+# redis-py 7's cluster clients cause this warning themselves.
+pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")
 
 LEASE: Final = timedelta(seconds=2)
 
@@ -51,7 +50,7 @@ PLACES: Final = ["redis", "valkey", "old_redis", "cluster"]
 
 @pytest.fixture
 def inspector(request: pytest.FixtureRequest, place: str) -> Iterator[Inspector]:
-    """A look into an emptied server or cluster."""
+    """Yield an inspector of an empty server or cluster."""
     if place == "cluster":
         with ClusterInspector(request.getfixturevalue("cluster")) as found:
             yield found
@@ -76,7 +75,7 @@ def inspector(request: pytest.FixtureRequest, place: str) -> Iterator[Inspector]
 
 @pytest.fixture
 def place() -> str:
-    """Where sessions are, if a test does not say."""
+    """Return the default deployment."""
     return "redis"
 
 
@@ -91,7 +90,7 @@ def client_of(inspector: Inspector, **options: Any) -> Any:
 
 @pytest.fixture
 async def adapter(inspector: Inspector) -> AsyncIterator[AsyncRedisSessionAdapter]:
-    """An adapter that is connected."""
+    """Yield a connected adapter."""
     client = client_of(inspector)
     async with client, AsyncRedisSessionAdapter(client, near_cache=LEASE) as found:
         await found.get_sessions_by_user_id("nobody")
@@ -103,7 +102,7 @@ def entries_of(adapter: AsyncRedisSessionAdapter) -> Entries:
 
 
 async def read(adapter: AsyncRedisSessionAdapter, *session_ids: str) -> list[StoredSession | None]:
-    """Read these, so that they are in memory."""
+    """Read these sessions, so that they are cached."""
     return [await adapter.get_session(each) for each in session_ids]
 
 
@@ -111,11 +110,10 @@ async def read(adapter: AsyncRedisSessionAdapter, *session_ids: str) -> list[Sto
 
 
 class TestOneServer(AsyncRenewingSessionAdapterSuite):
-    """All laws, on one server."""
+    """The adapter suite on one server, with a near-cache."""
 
     @pytest.fixture
     async def adapter(self, redis_server: Server) -> AsyncIterator[AsyncRedisSessionAdapter]:
-        """An empty server."""
         redis_server.flush()
         async with (
             Redis(port=redis_server.port) as client,
@@ -125,28 +123,27 @@ class TestOneServer(AsyncRenewingSessionAdapterSuite):
 
 
 class TestCluster(AsyncSessionFirstSuite):
-    """The same in a cluster."""
+    """The adapter suite in a cluster, with a near-cache."""
 
     @pytest.fixture
     async def adapter(self, cluster: Cluster) -> AsyncIterator[AsyncRedisSessionAdapter]:
-        """An empty cluster."""
         cluster.flush()
         client: RedisCluster = AsyncClients.of_cluster("redis", cluster)
         async with client, AsyncRedisSessionAdapter(client, near_cache=LEASE) as adapter:
             yield adapter
 
 
-# What is given from memory
+# Cached reads
 
 
 @everywhere
 async def test_from_memory(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
-    """An active session that was read is not asked for again."""
+    """An active session that was read is not requested again."""
     await adapter.set_session(row("one"))
     first = await adapter.get_session("one")
     link_reads = inspector.calls("mget")
     again = [await adapter.get_session("one") for _ in range(1_000)]
-    assert inspector.calls("mget") < link_reads + 100  # but for signs of life
+    assert inspector.calls("mget") < link_reads + 100  # some are heartbeats
     assert first is not None
     assert all(each == first for each in again)
 
@@ -154,7 +151,7 @@ async def test_from_memory(adapter: AsyncRedisSessionAdapter, inspector: Inspect
 @everywhere
 @pytest.mark.parametrize("coalesce", [True, False])
 async def test_reads_at_once(inspector: Inspector, coalesce: bool) -> None:
-    """Sessions that are read at the same time are all in memory afterwards, whether or not they are read together."""
+    """Sessions that are read concurrently are all cached, with and without coalescing."""
     client = client_of(inspector)
     async with (
         client,
@@ -170,7 +167,7 @@ async def test_reads_at_once(inspector: Inspector, coalesce: bool) -> None:
 async def test_only_active_sessions(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
-    """An idle session is asked for each time."""
+    """An idle session is read from the server each time."""
     idle = row("idle", life=HOUR)
     idle = SessionRow(
         id="idle", user_id="u1", active_expires=system_clock() - 1, idle_expires=idle.idle_expires
@@ -184,7 +181,7 @@ async def test_only_active_sessions(
 async def test_not_what_is_no_session(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
-    """What is no session, or another one's, is none from memory either."""
+    """An invalid record, or another id's, is not returned from the cache either."""
     for record in (
         b"garbage",
         b'{"id":"other","user_id":"u1","active_expires":1,"idle_expires":2}',
@@ -196,7 +193,7 @@ async def test_not_what_is_no_session(
 
 @everywhere
 async def test_no_markers(adapter: AsyncRedisSessionAdapter) -> None:
-    """Of all that the adapter reads, only records of sessions are kept."""
+    """Only records of sessions are cached."""
     await adapter.set_session(row("used"))
     await adapter.renew_session("used", row("new"), grace=60_000)
     await adapter.get_successor("used")
@@ -206,7 +203,10 @@ async def test_no_markers(adapter: AsyncRedisSessionAdapter) -> None:
 
 
 async def test_hashes_of_ids(inspector: Inspector) -> None:
-    """With ids at rest, memory has hashes in the place of ids, as the server does; a session under an old key's hash is found too."""
+    """With hashed ids the cache holds hashes too.
+
+    A session under an older key's hash is cached as well.
+    """
     old, new = b"o" * 32, b"n" * 32
     client = client_of(inspector)
     async with client:
@@ -225,7 +225,7 @@ async def test_hashes_of_ids(inspector: Inspector) -> None:
             assert await adapter.get_session("s" * 40) is None
 
 
-# What this process ends
+# Revoked by this process
 
 End = Callable[[AsyncRedisSessionAdapter], Awaitable[object]]
 
@@ -246,7 +246,7 @@ ENDS: Final[dict[str, End]] = {
 @pytest.mark.parametrize("place", ["redis", "cluster", f"redis{WITHOUT_SCRIPTS}"])
 @pytest.mark.parametrize("end", ENDS)
 async def test_what_is_ended_here(inspector: Inspector, place: str, end: str) -> None:
-    """Whatever ends a session: when it returns, the session is not used from memory, though the server's word of it has not come."""
+    """A session revoked by this process is not used, even before the server's invalidation."""
     client = client_of(
         inspector,
         **(
@@ -265,11 +265,11 @@ async def test_what_is_ended_here(inspector: Inspector, place: str, end: str) ->
 
 
 def _ignore(keys: object) -> None:
-    """As if the server's word had not come."""
+    """Ignore the invalidations of the server."""
 
 
 async def test_control_of_own_ends(inspector: Inspector) -> None:
-    """Were it not for what the adapter does itself, the test above would find the session."""
+    """Control: without its own bookkeeping the adapter would return the session."""
     client = client_of(inspector)
     async with client, AsyncRedisSessionAdapter(client, near_cache=LEASE) as adapter:
         await adapter.set_session(row("one"))
@@ -280,7 +280,10 @@ async def test_control_of_own_ends(inspector: Inspector) -> None:
 
 
 async def test_a_read_that_overlaps_an_own_end(redis_server: Server) -> None:
-    """A session that is ended while it is read is not used afterwards, though the read's answer comes after the end."""
+    """A session that is revoked while it is read is not cached.
+
+    This holds even if the reply arrives after the revocation.
+    """
     with Inspector(redis_server):
         async with (
             holding_proxy(redis_server.port, b"TRACKING") as dam,
@@ -293,7 +296,7 @@ async def test_a_read_that_overlaps_an_own_end(redis_server: Server) -> None:
             await adapter.delete_session("one")
             dam.let_go(dam.held.index(b">2\r\n"))
             found = await reading
-            assert found is not None  # as of before the end
+            assert found is not None  # the reply is from before the revocation
             again = asyncio.ensure_future(adapter.get_session("one"))
             await asyncio.sleep(0.01)
             assert not again.done()
@@ -304,24 +307,24 @@ async def test_a_read_that_overlaps_an_own_end(redis_server: Server) -> None:
 async def _held(
     dam: HoldingProxy, adapter: AsyncRedisSessionAdapter
 ) -> "asyncio.Future[StoredSession | None]":
-    """A read of a session whose answer is held back."""
+    """Begin a read of a session, and hold back its reply."""
     dam.close()
     reading = asyncio.ensure_future(adapter.get_session("one"))
     await wait_until(lambda: b"u1" in dam.held)
     return reading
 
 
-# What another process ends
+# Revoked by another process
 
 
 @everywhere
 async def test_what_is_ended_elsewhere(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
-    """What another process ends is gone here once the server has said so, long before the lease ends."""
+    """A session revoked by another process is dropped at the server's invalidation."""
     await adapter.set_session(row("one"))
     await read(adapter, "one", "one")
-    entries_of(adapter).clock = lambda: 0.0  # leases don't end
+    entries_of(adapter).clock = lambda: 0.0  # leases never end
     if isinstance(inspector, ClusterInspector):
         with Clients.of_cluster("redis", inspector.cluster, protocol=2) as client:
             RedisSessionAdapter(client).delete_session("one")
@@ -334,7 +337,10 @@ async def test_what_is_ended_elsewhere(
 
 @pytest.fixture
 def moved(cluster: Cluster) -> Iterator[Callable[[str], None]]:
-    """Moves a key to the cluster's next node, with its slot as far as that goes; in the end the slot is where it was."""
+    """Yield a function that moves a key, and its slot, to the next node.
+
+    In the end the slot is where it was.
+    """
     undo = ExitStack()
 
     def move(key: str) -> None:
@@ -358,10 +364,13 @@ def moved(cluster: Cluster) -> Iterator[Callable[[str], None]]:
 async def test_a_session_that_is_moved(
     adapter: AsyncRedisSessionAdapter, moved: Callable[[str], None]
 ) -> None:
-    """When a session is moved to another node of a cluster, it is not used from memory any more: the first node would not tell its end."""
+    """A session that is moved to another node is dropped.
+
+    The first node would not announce its revocation.
+    """
     await adapter.set_session(row("one"))
     await read(adapter, "one", "one")
-    entries_of(adapter).clock = lambda: 0.0  # leases don't end
+    entries_of(adapter).clock = lambda: 0.0  # leases never end
     moved("session:one")
     await wait_until(lambda: len(entries_of(adapter)) == 0)
     assert await adapter.get_session("one") is not None
@@ -370,7 +379,7 @@ async def test_a_session_that_is_moved(
 async def test_validated_from_memory(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
-    """``Auth`` validates from memory, and what is invalidated is refused at once."""
+    """``Auth`` validates from the cache, and an invalidated session is refused at once."""
     auth = AsyncAuth(sessions=adapter, env="DEV")
     session = await auth.create_session("alice")
     await auth.validate_session(session.session_id)
@@ -385,7 +394,7 @@ async def test_validated_from_memory(
 
 @pytest.mark.parametrize("library", ["redis", "valkey"])
 async def test_tls(library: str, tmp_path: Path) -> None:
-    """Over TLS too sessions are validated from memory, and what another process ends is refused once the server has said so."""
+    """Over TLS sessions are cached and dropped in the same way."""
     with tls_server(tmp_path) as (server, certificate), Inspector(without_tls(server)) as inspector:
         client = AsyncClients.make(
             f"{library}-py as it is", server, ssl=True, ssl_ca_certs=str(certificate)
@@ -394,11 +403,11 @@ async def test_tls(library: str, tmp_path: Path) -> None:
             auth = AsyncAuth(sessions=adapter, env="DEV")
             session = await auth.create_session("alice")
             await auth.validate_session(session.session_id)
-            entries_of(adapter).clock = lambda: 0.0  # leases don't end
+            entries_of(adapter).clock = lambda: 0.0  # leases never end
             before = inspector.calls("mget")
             for _ in range(100):
                 assert (await auth.validate_session(session.session_id)).user_id == "alice"
-            assert inspector.calls("mget") < before + 50  # but for signs of life
+            assert inspector.calls("mget") < before + 50  # some are heartbeats
             with Clients.make("redis-py, RESP2", inspector.server) as other:
                 RedisSessionAdapter(other).delete_session(session.session_id)
             await wait_until(lambda: len(entries_of(adapter)) == 0)
@@ -409,7 +418,7 @@ async def test_tls(library: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("library", ["redis", "valkey"])
 async def test_failover(library: str, tmp_path: Any) -> None:
-    """After a failover nothing is used that was read from the server that was, and all is read from the new one."""
+    """After a failover no entry of the former primary is used, and the new one is read."""
     with sentinel_group(library, tmp_path) as group:
         async with (
             AsyncClients.behind_sentinel(group) as client,
@@ -433,11 +442,11 @@ async def _when_it_is_back(adapter: AsyncRedisSessionAdapter) -> StoredSession |
             await asyncio.sleep(0.05)
 
 
-# A link that holds things up at random
+# A link with random delays
 
 
 class ConnectionMonitor:
-    """Reads sessions all the time, while another adapter ends them, and counts what is still given after that."""
+    """Readers of sessions that another adapter revokes, and counts of stale reads."""
 
     def __init__(
         self, near: AsyncRedisSessionAdapter, other: AsyncRedisSessionAdapter, lease: float
@@ -450,7 +459,7 @@ class ConnectionMonitor:
         self._ended: dict[str, float] = {}
 
     async def go_on(self, seconds: float, dam: HoldingProxy, chance: random.Random) -> None:
-        """Do so, while the link is closed and opened at random."""
+        """Run the readers, while the link is closed and opened at random."""
         end = time.monotonic() + seconds
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._change(end, chance, tasks))
@@ -461,7 +470,7 @@ class ConnectionMonitor:
                 dam.open()
 
     async def _change(self, end: float, chance: random.Random, tasks: asyncio.TaskGroup) -> None:
-        """Keep some sessions alive, each with a reader, and end one after another."""
+        """Keep some sessions alive, each with a reader, and revoke them one by one."""
         for number in count():
             await self._other.set_session(row(f"s{number}"))
             tasks.create_task(self._read(f"s{number}"))
@@ -487,8 +496,8 @@ class ConnectionMonitor:
 
 
 async def monitor(redis_server: Server, entries: Entries) -> ConnectionMonitor:
-    """What a watch counts in some seconds, with such entries."""
-    lease, chance = 0.1, random.Random(11)  # noqa: S311 (no secret)
+    """Run for a few seconds with these entries, and return the counts."""
+    lease, chance = 0.1, random.Random(11)  # noqa: S311 (not a secret)
     async with (
         holding_proxy(redis_server.port, b"TRACKING") as dam,
         Redis(port=dam.port) as client,
@@ -504,7 +513,10 @@ async def monitor(redis_server: Server, entries: Entries) -> ConnectionMonitor:
 
 @pytest.mark.slow
 async def test_never_beyond_the_lease(redis_server: Server) -> None:
-    """Whenever the link holds up answers, and what the server tells: no read that begins a lease after a session's end finds it."""
+    """No read that begins a lease after a revocation finds the session.
+
+    The link delays replies and invalidations at random.
+    """
     redis_server.flush()
     found = await monitor(redis_server, Entries())
     assert found.within > 0
@@ -513,7 +525,7 @@ async def test_never_beyond_the_lease(redis_server: Server) -> None:
 
 @pytest.mark.slow
 async def test_never_beyond_the_lease_has_power(redis_server: Server) -> None:
-    """A cache without a lease is found out."""
+    """Control: a cache without a lease is found out."""
     redis_server.flush()
     assert (await monitor(redis_server, HasNoLease())).beyond > 0
 
@@ -522,7 +534,7 @@ async def test_never_beyond_the_lease_has_power(redis_server: Server) -> None:
 
 
 def test_loops_at_the_same_time(inspector: Inspector) -> None:
-    """What one event loop of a process ends is not used by another one's either, though the server's word has not come."""
+    """A session revoked in one event loop is not used in another, even before the invalidation."""
     adapter = AsyncRedisSessionAdapter(client_of(inspector), near_cache=LEASE)
     is_read, is_ended = threading.Event(), threading.Event()
     found: list[StoredSession | None] = []
@@ -532,7 +544,7 @@ def test_loops_at_the_same_time(inspector: Inspector) -> None:
         found.extend(await read(adapter, "one", "one"))
         entries_of(adapter).drop = _ignore  # type: ignore[method-assign]
         is_read.set()
-        is_ended.wait(30)  # and reads nothing from the server meanwhile
+        is_ended.wait(30)  # blocks the loop, so nothing is read from the server
         found.append(await adapter.get_session("one"))
         await adapter.aclose()
 
@@ -550,7 +562,7 @@ def test_loops_at_the_same_time(inspector: Inspector) -> None:
 
 
 def test_one_loop_after_another(inspector: Inspector) -> None:
-    """When a loop has ended, nothing is used of what was read in it: nobody reads there what the server tells."""
+    """Entries of a closed loop are not used: nothing reads the server's invalidations there."""
     adapter = AsyncRedisSessionAdapter(client_of(inspector), near_cache=LEASE)
 
     async def use(session_id: str) -> None:
@@ -564,7 +576,7 @@ def test_one_loop_after_another(inspector: Inspector) -> None:
 
 
 def test_a_fork(inspector: Inspector) -> None:
-    """What a process has in memory is not its child's, of whichever adapter."""
+    """A child process does not inherit the entries of any adapter."""
     adapters = [AsyncRedisSessionAdapter(client_of(inspector), near_cache=LEASE) for _ in range(2)]
     before = [entries_of(each) for each in adapters]
     _begin_all()
@@ -610,13 +622,9 @@ print("done")
 
 
 def test_forks(inspector: Inspector) -> None:
-    """A forked process begins with nothing in memory; nobody has to close an adapter, and nothing warns of one that was not closed."""
-    warnings = (
-        "-W",
-        "ignore::DeprecationWarning",
-        "-W",
-        "error::ResourceWarning",
-    )  # Python 3.12 warns of a fork amid threads
+    """A forked process begins with an empty cache, and exits without a ResourceWarning."""
+    # Python 3.12 warns of a fork in a process with threads.
+    warnings = ("-W", "ignore::DeprecationWarning", "-W", "error::ResourceWarning")
     command = [sys.executable, *warnings, "-c", FORKING, str(inspector.server.port)]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ}
@@ -628,7 +636,7 @@ def test_forks(inspector: Inspector) -> None:
 
 
 def test_the_lease_is_a_time(inspector: Inspector) -> None:
-    """A lease is a ``timedelta`` from 50 milliseconds to 5 seconds; without one nothing is in memory."""
+    """A lease is a ``timedelta`` from 50 milliseconds to 5 seconds, or None for no cache."""
     make: Any = partial(AsyncRedisSessionAdapter, client_of(inspector))
     for seconds in (0.05, 1, 5):
         assert make(near_cache=timedelta(seconds=seconds))._reads.near.lease == seconds
@@ -644,7 +652,7 @@ def test_the_lease_is_a_time(inspector: Inspector) -> None:
 
 
 def test_not_for_threads(redis_server: Server) -> None:
-    """The synchronous adapter has none."""
+    """The sync adapter has no near-cache."""
     make: Any = RedisSessionAdapter
     with (
         Clients.make("redis-py as it is", redis_server) as client,
@@ -654,7 +662,7 @@ def test_not_for_threads(redis_server: Server) -> None:
 
 
 async def test_off_by_default(inspector: Inspector) -> None:
-    """Without the option the server is asked each time, and is not told to remember anything."""
+    """By default there is no cache, and the server does not track keys."""
     async with client_of(inspector) as client, AsyncRedisSessionAdapter(client) as adapter:
         await adapter.set_session(row("one"))
         before = inspector.calls("mget")
@@ -664,7 +672,7 @@ async def test_off_by_default(inspector: Inspector) -> None:
 
 
 class Counting(Redis):
-    """A client with a way of its own to run commands, so that it can't be copied."""
+    """A client that can't be copied, because it runs commands in its own way."""
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         execute: Any = super().execute_command
@@ -672,7 +680,7 @@ class Counting(Redis):
 
 
 async def test_a_client_that_can_not_be_copied(inspector: Inspector) -> None:
-    """Where we make no connections of our own, nothing is in memory."""
+    """A client passthrough caches nothing."""
     async with (
         Counting(port=inspector.server.port) as client,
         AsyncRedisSessionAdapter(client, near_cache=LEASE) as adapter,

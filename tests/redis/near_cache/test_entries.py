@@ -1,4 +1,4 @@
-"""What is kept in memory of a server's records, and for how long it is used: the entries alone, without a server."""
+"""The entries of a near-cache, without a server: what is kept, and for how long."""
 
 from contextlib import suppress
 
@@ -9,7 +9,7 @@ LEASE = 1.0
 
 
 def read(entries: Entries, lease: Lease, **records: bytes | None) -> None:
-    """Read records now, at once."""
+    """Read records at once."""
     sent = entries.clock()
     reading = entries.begin([name.encode() for name in records])
     lease.extend(sent)
@@ -17,13 +17,13 @@ def read(entries: Entries, lease: Lease, **records: bytes | None) -> None:
 
 
 def held(entries: Entries, key: bytes) -> bytes | None:
-    """What may be used at this key now."""
+    """Return the cached record at this key, if it may be used."""
     entry = entries.get(key)
     return None if entry is None else entry.record
 
 
 def test_a_record_that_was_read() -> None:
-    """What was read is here; what was not there when it was read is not."""
+    """A record that was read is cached. A missing one is not."""
     entries = Entries(clock=ManualClock())
     read(entries, Lease(LEASE), a=b"A", b=None)
     assert [held(entries, key) for key in (b"a", b"b", b"c")] == [b"A", None, None]
@@ -31,7 +31,10 @@ def test_a_record_that_was_read() -> None:
 
 
 def test_the_lease() -> None:
-    """A record is used until the lease ends, which begins when the newest command was sent that has an answer."""
+    """A record is used until the lease ends.
+
+    The lease begins when the newest command that was answered was sent.
+    """
     clock = ManualClock()
     entries, lease = Entries(clock=clock), Lease(LEASE)
     read(entries, lease, a=b"A")
@@ -46,7 +49,10 @@ def test_the_lease() -> None:
 
 
 def test_a_lease_that_begins_again() -> None:
-    """A record that could not be used for a while can be used again: its server has told of all changes by then."""
+    """When the lease is extended again, a record is usable again.
+
+    The server has announced all changes before.
+    """
     clock = ManualClock()
     entries, lease = Entries(clock=clock), Lease(LEASE)
     read(entries, lease, a=b"A")
@@ -57,7 +63,7 @@ def test_a_lease_that_begins_again() -> None:
 
 
 def test_leases_of_two_connections() -> None:
-    """A sign on one connection says nothing about what came over another one."""
+    """A reply on one connection does not extend the lease of another."""
     clock = ManualClock()
     entries, lease, other = Entries(clock=clock), Lease(LEASE), Lease(LEASE)
     read(entries, lease, a=b"A")
@@ -67,7 +73,7 @@ def test_leases_of_two_connections() -> None:
 
 
 def test_the_age_of_an_entry() -> None:
-    """However long the lease goes on, a record is used for five seconds from when it was asked for."""
+    """However long the lease, a record is used for five seconds from its request."""
     clock = ManualClock()
     entries, lease = Entries(clock=clock), Lease(LEASE)
     reading, sent = entries.begin([b"a"]), clock.now
@@ -83,7 +89,7 @@ def test_the_age_of_an_entry() -> None:
 
 
 def test_what_is_too_old_goes() -> None:
-    """What can't be used any more is taken out of memory, and nothing else."""
+    """``sweep`` removes exactly the entries that are too old."""
     clock = ManualClock()
     entries, lease = Entries(clock=clock), Lease(LEASE)
     read(entries, lease, a=b"A", b=b"B")
@@ -100,7 +106,7 @@ def test_what_is_too_old_goes() -> None:
 
 
 def test_the_number_of_entries() -> None:
-    """Beyond so many, those go that were read the longest time ago."""
+    """Beyond the maximum size, the entries that were read longest ago are evicted."""
     entries, lease = Entries(3, ManualClock()), Lease(LEASE)
     read(entries, lease, a=b"A", b=b"B", c=b"C")
     read(entries, lease, a=b"A")
@@ -115,7 +121,7 @@ def test_the_number_of_entries() -> None:
 
 
 def test_the_place_for_a_row() -> None:
-    """What its user made of a record stays with it when the same is read again, and goes with it."""
+    """The row kept with an entry stays if an equal record is read, and goes with it."""
     entries, lease = Entries(clock=ManualClock()), Lease(LEASE)
     read(entries, lease, a=b"A", b=b"B")
     for key in (b"a", b"b"):
@@ -128,7 +134,7 @@ def test_the_place_for_a_row() -> None:
 
 
 def test_what_the_server_says_is_gone() -> None:
-    """A key that is dropped is gone, until it is read again."""
+    """A dropped key is gone until it is read again."""
     entries, lease = Entries(clock=ManualClock()), Lease(LEASE)
     read(entries, lease, a=b"A", b=b"B")
     entries.drop([b"a", b"unknown"])
@@ -138,7 +144,7 @@ def test_what_the_server_says_is_gone() -> None:
 
 
 def test_a_flush() -> None:
-    """A flush takes out everything, and what is being read meanwhile is not kept either."""
+    """A flush removes all entries, and pending reads add none."""
     entries, lease = Entries(clock=ManualClock()), Lease(LEASE)
     read(entries, lease, a=b"A")
     reading = entries.begin([b"b"])
@@ -149,11 +155,14 @@ def test_a_flush() -> None:
     assert held(entries, b"b") == b"B"
 
 
-# What this process changes itself
+# Changes by this process
 
 
 def test_an_own_change() -> None:
-    """While this process changes a key, nothing is kept of it, and afterwards nothing that was asked for before the change was over."""
+    """While this process changes a key, no record of it is cached.
+
+    Nor is one whose read began before the change was over.
+    """
     entries, lease = Entries(clock=ManualClock()), Lease(LEASE)
     read(entries, lease, a=b"A", b=b"B")
     before = entries.begin([b"a", b"b"])
@@ -170,7 +179,7 @@ def test_an_own_change() -> None:
 
 
 def test_two_own_changes() -> None:
-    """While one of two changes of a key goes on, nothing is kept of it, whichever is over first."""
+    """A key with two overlapping changes is cached again when both are over."""
     entries, lease = Entries(clock=ManualClock()), Lease(LEASE)
     first, second = entries.dropping([b"a"]), entries.dropping([b"a", b"b"])
     first.__enter__()
@@ -184,7 +193,7 @@ def test_two_own_changes() -> None:
 
 
 def test_a_change_that_fails() -> None:
-    """A change that fails leaves nothing refused, since a later read tells what came of it."""
+    """After a failed change the key can be cached again, since a later read shows the outcome."""
     entries, lease = Entries(clock=ManualClock()), Lease(LEASE)
     with suppress(ZeroDivisionError), entries.dropping([b"a", b"a"]):
         _ = 1 / 0
@@ -193,7 +202,7 @@ def test_a_change_that_fails() -> None:
 
 
 def test_a_reading_that_is_given_up() -> None:
-    """A reading that comes to nothing is forgotten."""
+    """A read that is given up is forgotten."""
     entries = Entries(clock=ManualClock())
     reading = entries.begin([b"a"])
     assert entries._readings == {reading}

@@ -1,4 +1,4 @@
-"""How much memory a session in the near-cache takes: what docs/running-redis.md says of it is measured here."""
+"""The memory of a session in the near-cache is what docs/running-redis.md says."""
 
 import gc
 import multiprocessing
@@ -33,11 +33,11 @@ KINDS: Final[dict[str, tuple[Mapping[str, Any], float]]] = {
     "one text of 8 KiB": ({"text": "x" * 8_150}, 18),
     "8 KiB of lists or dicts with one member each": ({"list": [{"k": 1}] * 800}, 160),
 }
-"""What is noted, and how many kilobytes the document says that a session takes then."""
+"""Metadata, and the kilobytes that the document states for a session with it."""
 
 
 def bytes_of_an_entry(metadata: Mapping[str, Any]) -> float:
-    """Fill a near-cache as reading and validating do, and return what each session takes."""
+    """Fill a near-cache as requests do, and return the bytes of each session."""
     lookup, near, lease = (
         PlainLookup(Layout.from_namespaces(None)),
         AsyncNearCache(timedelta(seconds=1)),
@@ -51,9 +51,7 @@ def bytes_of_an_entry(metadata: Mapping[str, Any]) -> float:
     tracemalloc.start()
     try:
         for record in records:
-            read = bytes(
-                bytearray(record)
-            )  # as it came from the server: not the object that was made above
+            read = bytes(bytearray(record))  # a new object, as from the server
             session_id = read.partition(b'"id":"')[2][:40].decode()
             keys = lookup.keys(session_id)
             now = near.entries.clock()
@@ -68,7 +66,7 @@ def bytes_of_an_entry(metadata: Mapping[str, Any]) -> float:
 
 
 def parse_or_decode(record: bytes, session_id: str) -> StoredSession | None:
-    """Return the session in a record, as reading makes it."""
+    """Return the session in a record, as a read decodes it."""
     try:
         return parse_record(record)
     except ValueError:
@@ -77,10 +75,10 @@ def parse_or_decode(record: bytes, session_id: str) -> StoredSession | None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_session_takes_as_much_memory_as_is_said(kind: str) -> None:
-    """The document says it for each kind, and what is measured is within a quarter of that."""
+    """The measured size is within a quarter of the documented one."""
     metadata, kilobytes = KINDS[kind]
     assert f"| {kind} | {kilobytes:g} KB |" in DOCUMENT.read_text(encoding="utf-8")
-    # In a new process, since the garbage of other tests would be collected here too.
+    # In a new process, so that no garbage of other tests is collected meanwhile.
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         size = process.submit(bytes_of_an_entry, metadata).result()
     assert 0.75 * kilobytes < size / 1_000 < 1.25 * kilobytes

@@ -1,4 +1,4 @@
-"""The connection on which a server tells of changes, on real servers: what is kept of what comes over it, and how long that is used."""
+"""The tracking connection of the near-cache on real servers: what is cached, and how long."""
 
 import asyncio
 import logging
@@ -42,7 +42,7 @@ PUSH = b">2\r\n$10\r\ninvalidate"
 
 @pytest.fixture
 def inspector(server: Server) -> Generator[Inspector]:
-    """Somebody else, who has put two records on an empty server."""
+    """Yield an inspector of a server with two records."""
     with Inspector(server) as found:
         found.client.mset({KEY: b"A", OTHER: b"B"})
         yield found
@@ -55,7 +55,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 async def near(inspector: Inspector, clock: ManualClock) -> AsyncIterator[Tracking]:
-    """A connection without a proxy."""
+    """Yield a tracking connection without a proxy."""
     async with tracking(
         AsyncClients.make("redis-py as it is", inspector.server), Entries(clock=clock)
     ) as found:
@@ -64,13 +64,13 @@ async def near(inspector: Inspector, clock: ManualClock) -> AsyncIterator[Tracki
 
 @pytest.fixture
 async def dam(inspector: Inspector) -> AsyncIterator[HoldingProxy]:
-    """A proxy, before the server."""
+    """Yield a proxy in front of the server."""
     async with holding_proxy(inspector.server.port) as found:
         yield found
 
 
 def behind(dam: HoldingProxy) -> Any:
-    """A client that connects to the proxy."""
+    """Return a client that connects to the proxy."""
     return redis.asyncio.Redis(port=dam.port)
 
 
@@ -82,12 +82,12 @@ ALL = on(["redis", "valkey", "old_redis"])
 ONE = on(["redis"])
 
 
-# What is kept, and what the server tells
+# Cached records and invalidations
 
 
 @ALL
 async def test_a_record_that_is_read(near: Tracking) -> None:
-    """What is read is kept, but what is not there is not."""
+    """A record that was read is cached. A missing one is not."""
     assert near.held(KEY) is None
     assert await near.read(KEY, b"nobody's") == [b"A", None]
     assert near.held(KEY) == b"A"
@@ -98,7 +98,7 @@ async def test_a_record_that_is_read(near: Tracking) -> None:
 @ALL
 @pytest.mark.parametrize("kind", AsyncClients.kinds)
 async def test_what_somebody_else_ends(inspector: Inspector, clock: ManualClock, kind: str) -> None:
-    """What another program ends or changes is gone as soon as the server says so, though the clock stands; whatever the client is like."""
+    """A key that another client deletes or changes is dropped, with every kind of client."""
     async with tracking(AsyncClients.make(kind, inspector.server), Entries(clock=clock)) as near:
         assert await near.read(KEY, OTHER) == [b"A", b"B"]
         inspector.client.delete(KEY)
@@ -112,7 +112,7 @@ async def test_what_somebody_else_ends(inspector: Inspector, clock: ManualClock,
 
 @ALL
 async def test_what_expires(near: Tracking, inspector: Inspector) -> None:
-    """What expires is gone."""
+    """A key that expires is dropped."""
     await near.read(KEY)
     inspector.client.pexpire(KEY, 5)
     await wait_until(lambda: near.held(KEY) is None)
@@ -121,7 +121,7 @@ async def test_what_expires(near: Tracking, inspector: Inspector) -> None:
 @ALL
 @pytest.mark.parametrize("command", ["FLUSHALL", "FLUSHDB"])
 async def test_an_emptied_server(near: Tracking, inspector: Inspector, command: str) -> None:
-    """When the server is emptied, so is the memory."""
+    """When the server is emptied, all entries are dropped."""
     await near.read(KEY, OTHER)
     inspector.client.execute_command(command)
     await wait_until(lambda: len(near.entries) == 0)
@@ -130,7 +130,7 @@ async def test_an_emptied_server(near: Tracking, inspector: Inspector, command: 
 
 
 async def test_a_full_table(inspector: Inspector, clock: ManualClock) -> None:
-    """What the server forgets that it was read, since it remembers only so many keys, is gone."""
+    """A key that the server stops tracking, because its table is full, is dropped."""
     keys = [b"session:%d" % number for number in range(200)]
     inspector.client.mset(dict.fromkeys(keys, b"A"))
     inspector.client.config_set("tracking-table-max-keys", 10)
@@ -146,11 +146,11 @@ async def test_a_full_table(inspector: Inspector, clock: ManualClock) -> None:
         inspector.client.config_set("tracking-table-max-keys", 1_000_000)
 
 
-# An answer that is overtaken by its end
+# A reply overtaken by its invalidation
 
 
 async def overtaken(dam: HoldingProxy, inspector: Inspector, entries: Entries) -> bool:
-    """Whether an ended record is used, where the answer and the word that it is no longer so come at the same time."""
+    """Return whether a record is used whose invalidation arrives together with it."""
     async with tracking(behind(dam), entries) as near:
         await near.read(OTHER)
         dam.close()
@@ -166,22 +166,25 @@ async def overtaken(dam: HoldingProxy, inspector: Inspector, entries: Entries) -
 async def test_an_answer_that_is_outdated_when_it_comes(
     dam: HoldingProxy, inspector: Inspector, clock: ManualClock
 ) -> None:
-    """A record is not used when the word that it is gone came right behind it."""
+    """A record whose invalidation arrives right behind it is not used."""
     assert not await overtaken(dam, inspector, Entries(clock=clock))
 
 
 async def test_control_of_overtaking(
     dam: HoldingProxy, inspector: Inspector, clock: ManualClock
 ) -> None:
-    """A cache that is filled by those who wait uses it, and the test sees that."""
+    """Control: a cache that is filled by the waiting tasks uses the record."""
     assert await overtaken(dam, inspector, FillsLate(clock))
 
 
-# What this process ends itself, over another connection
+# Revoked by this process, over another connection
 
 
 async def own_end(dam: HoldingProxy, inspector: Inspector, entries: Entries) -> bool:
-    """Whether a record that this process ended is used, where it was read before, but the answer comes after that, before the push."""
+    """Return whether a record is used that this process deleted while it was read.
+
+    The reply arrives after the deletion and before the invalidation.
+    """
     async with tracking(behind(dam), entries) as near:
         await near.read(OTHER)
         dam.close()
@@ -196,19 +199,19 @@ async def own_end(dam: HoldingProxy, inspector: Inspector, entries: Entries) -> 
 
 
 async def test_an_own_end(dam: HoldingProxy, inspector: Inspector, clock: ManualClock) -> None:
-    """A record that this process ended is not used, though its read's answer comes later, and the server's word later still."""
+    """A record that this process deletes while it is read is not used."""
     assert not await own_end(dam, inspector, Entries(clock=clock))
 
 
 async def test_control_of_own_ends(
     dam: HoldingProxy, inspector: Inspector, clock: ManualClock
 ) -> None:
-    """A cache that only drops uses it, and the test sees that."""
+    """Control: a cache that only drops entries uses the record."""
     assert await own_end(dam, inspector, OnlyDrops(clock=clock))
 
 
 async def test_an_own_change_at_once(near: Tracking, inspector: Inspector) -> None:
-    """What this process ends is gone before the command is sent, and what it changed can be read anew once that is over."""
+    """A key is dropped before this process changes it, and can be cached again afterwards."""
     await near.read(KEY, OTHER)
     with near.entries.dropping([KEY]):
         assert (near.held(KEY), near.held(OTHER)) == (None, b"B")
@@ -219,13 +222,16 @@ async def test_an_own_change_at_once(near: Tracking, inspector: Inspector) -> No
     assert near.held(KEY) == b"new"
 
 
-# A connection that says nothing
+# A silent connection
 
 
 async def last_use(
     dam: HoldingProxy, inspector: Inspector, clock: ManualClock, entries: Entries, *, both: bool
 ) -> float:
-    """For how long a record is used that is ended behind a link that passes nothing any more, in steps of a hundredth of the lease."""
+    """Return how long a deleted record is used while the link passes nothing.
+
+    The resolution is a hundredth of the lease.
+    """
     async with tracking(behind(dam), entries) as near:
         await near.read(KEY)
         dam.close(both=both)
@@ -241,7 +247,10 @@ async def last_use(
 async def test_the_lease_ends(
     dam: HoldingProxy, inspector: Inspector, clock: ManualClock, both: bool
 ) -> None:
-    """Behind a black hole, whether commands still arrive at the server or not, a record is used until the lease ends, and no longer."""
+    """Over a link that passes nothing, a record is used until the lease ends and no longer.
+
+    This holds whether or not commands still reach the server.
+    """
     assert (
         LEASE * 0.98
         < await last_use(dam, inspector, clock, Entries(clock=clock), both=both)
@@ -252,12 +261,12 @@ async def test_the_lease_ends(
 async def test_control_of_the_lease(
     dam: HoldingProxy, inspector: Inspector, clock: ManualClock
 ) -> None:
-    """A cache without a lease uses it for longer, and the test sees that."""
+    """Control: a cache without a lease uses the record for longer."""
     assert await last_use(dam, inspector, clock, HasNoLease(clock=clock), both=True) > LEASE * 1.9
 
 
 async def test_the_lease_begins_when_it_was_asked(dam: HoldingProxy, clock: ManualClock) -> None:
-    """An answer says what was so when it was asked for: the lease begins then, however late the answer comes."""
+    """The lease begins when a command is sent, however late its reply arrives."""
     async with tracking(behind(dam), Entries(clock=clock)) as near:
         await near.read(OTHER)
         link: Any = near.tracked._link
@@ -275,7 +284,7 @@ async def test_the_lease_begins_when_it_was_asked(dam: HoldingProxy, clock: Manu
 
 
 async def test_the_lease_goes_on(near: Tracking, clock: ManualClock) -> None:
-    """While nobody asks, the connection itself does, so that a record is used longer than the lease, but no more than five seconds."""
+    """Without requests, heartbeats extend the lease, up to five seconds per record."""
     await near.read(KEY)
     begin = clock.now
     while clock.now < begin + ENTRY_SECONDS - LEASE:
@@ -297,7 +306,7 @@ def _lease_of(near: Tracking) -> float:
 async def test_nothing_is_asked_for_nothing(
     near: Tracking, inspector: Inspector, clock: ManualClock
 ) -> None:
-    """A connection over which nothing came for five seconds asks nothing, until something comes again."""
+    """After five seconds without records, heartbeats stop until one is read."""
     await near.read(KEY)
     clock.now += ENTRY_SECONDS
     link: Any = near.tracked._link
@@ -310,7 +319,7 @@ async def test_nothing_is_asked_for_nothing(
 
 
 async def test_what_the_heart_reads_is_not_kept(near: Tracking, inspector: Inspector) -> None:
-    """What the connection asks for by itself is a sign of life alone."""
+    """Replies to heartbeats are not cached."""
     await near.read(KEY)
     inspector.client.set(KEY, b"new")
     await wait_until(lambda: near.held(KEY) is None)
@@ -319,11 +328,11 @@ async def test_what_the_heart_reads_is_not_kept(near: Tracking, inspector: Inspe
     assert near.held(KEY) is None
 
 
-# A connection that is lost
+# A lost connection
 
 
 async def test_a_lost_connection(near: Tracking, inspector: Inspector) -> None:
-    """When the connection is lost, nothing is used any more that came over it; the next read makes another."""
+    """When the connection is lost, all its entries are dropped, and the next read reconnects."""
     await near.read(KEY, OTHER)
     inspector.client.client_kill_filter(_type="normal", skipme=True)
     await wait_until(lambda: len(near.entries) == 0)
@@ -335,7 +344,7 @@ async def test_a_lost_connection(near: Tracking, inspector: Inspector) -> None:
 async def test_nothing_is_left_when_others_learn_of_it(
     dam: HoldingProxy, inspector: Inspector, clock: ManualClock
 ) -> None:
-    """Who waits for an answer learns that the connection is lost after nothing is used any more."""
+    """Entries are dropped before callers learn that the connection is lost."""
     seen: list[int] = []
     async with tracking(behind(dam), Entries(clock=clock)) as near:
         await near.read(KEY)
@@ -355,7 +364,7 @@ async def test_nothing_is_left_when_others_learn_of_it(
 
 
 async def test_a_read_that_gets_no_answer(dam: HoldingProxy, clock: ManualClock) -> None:
-    """When the time of one read is over, the connection is given up, and all that wait on it learn that there is no answer."""
+    """When one read times out, the connection is closed, and all its reads fail."""
     async with tracking(behind(dam), Entries(clock=clock)) as near:
         await near.read(KEY)
         dam.close(both=True)
@@ -372,7 +381,7 @@ async def test_a_read_that_gets_no_answer(dam: HoldingProxy, clock: ManualClock)
 
 
 async def test_a_sign_of_life_that_does_not_come(dam: HoldingProxy, clock: ManualClock) -> None:
-    """A connection that does not answer what it is asked for nobody is given up too."""
+    """A connection that does not answer a heartbeat is closed."""
     async with tracking(behind(dam), Entries(clock=clock), seconds=0.2) as near:
         await near.read(KEY)
         link: Any = near.tracked._link
@@ -383,7 +392,7 @@ async def test_a_sign_of_life_that_does_not_come(dam: HoldingProxy, clock: Manua
 
 
 async def test_a_connection_that_is_dropped(near: Tracking) -> None:
-    """After a doubt nothing is used, and the next read makes another connection; where there is none, nothing is to be done."""
+    """Dropping the connection drops its entries, and the next read reconnects."""
     near.tracked.drop()
     await near.read(KEY)
     first: Any = near.tracked._link
@@ -398,7 +407,7 @@ async def test_a_connection_that_is_dropped(near: Tracking) -> None:
 
 
 async def test_a_connection_that_the_client_closed(near: Tracking) -> None:
-    """A client's connection that is closed is not opened again behind our back, since nobody would tell of changes on it."""
+    """A connection closed by the client is replaced, not reopened without tracking."""
     await near.read(KEY)
     link: Any = near.tracked._link
     await link._connection.disconnect(nowait=True)
@@ -408,7 +417,7 @@ async def test_a_connection_that_the_client_closed(near: Tracking) -> None:
 
 
 async def test_closing_while_it_is_made(near: Tracking, inspector: Inspector) -> None:
-    """A connection that is closed while it is made serves those who wait for it, and nobody else; none is left open."""
+    """A connection that is closed while it is opened serves only the reads that wait for it."""
     before = len(inspector.client.client_list())
     with frozen(inspector.server):
         read = asyncio.ensure_future(near.read(KEY))
@@ -424,7 +433,7 @@ async def test_closing_while_it_is_made(near: Tracking, inspector: Inspector) ->
 async def test_a_closed_connection_over_which_nothing_comes(
     near: Tracking, inspector: Inspector
 ) -> None:
-    """One that is to be closed after the next answer is closed before another one is made, too."""
+    """A connection that is to close after its next reply closes before another opens."""
     await near.read(KEY)
     before = len(inspector.client.client_list())
     link: Any = near.tracked._link
@@ -435,7 +444,7 @@ async def test_a_closed_connection_over_which_nothing_comes(
 
 
 async def test_reads_that_are_cancelled(dam: HoldingProxy, clock: ManualClock) -> None:
-    """Who stops waiting harms nobody: the answer comes, and counts, and the others get theirs."""
+    """A cancelled read does not affect others, and its reply is cached."""
     async with tracking(behind(dam), Entries(clock=clock)) as near:
         await near.read(KEY)
         near.entries.flush()
@@ -453,21 +462,21 @@ async def test_reads_that_are_cancelled(dam: HoldingProxy, clock: ManualClock) -
 
 
 async def test_first_reads_at_the_same_time(near: Tracking, inspector: Inspector) -> None:
-    """Reads that find no connection make one between them."""
+    """Concurrent first reads share one new connection."""
     before = inspector.client.info("stats")["total_connections_received"]
     assert await asyncio.gather(*(near.read(KEY) for _ in range(20))) == [[b"A"]] * 20
     assert inspector.client.info("stats")["total_connections_received"] == before + 1
 
 
 async def test_a_server_that_is_frozen(near: Tracking, inspector: Inspector) -> None:
-    """If a connection can't be made in time, that is told, and nothing was sent."""
+    """If the connection does not open in time, the error says that nothing was sent."""
     with frozen(inspector.server), pytest.raises(NoReply) as raised:
         await near.read(KEY, seconds=0.05)
     assert (raised.value.error, raised.value.sent) == (None, False)
 
 
 async def test_a_server_that_is_not_there(clock: ManualClock) -> None:
-    """If no connection can be made, that is the client's own error."""
+    """If the connection is refused, the error is the client's own."""
     with silent_server() as server:
         pass
     async with tracking(
@@ -478,11 +487,11 @@ async def test_a_server_that_is_not_there(clock: ManualClock) -> None:
         assert isinstance(raised.value.error, redis.exceptions.ConnectionError)
 
 
-# What else a server may answer
+# Unexpected replies
 
 
 async def test_an_error_is_a_doubt(near: Tracking, inspector: Inspector) -> None:
-    """An error is given back as it is, and after it nothing is used that was kept before."""
+    """An error reply is returned as it is, and all entries are dropped."""
     await near.read(KEY)
     (error, records) = await near.ask(("MGET",), ("MGET", OTHER))
     assert isinstance(error, redis.exceptions.ResponseError)
@@ -493,7 +502,7 @@ async def test_an_error_is_a_doubt(near: Tracking, inspector: Inspector) -> None
 
 
 async def test_several_reads_at_once(near: Tracking) -> None:
-    """Commands that are sent together are answered in their order, and each is kept."""
+    """Commands sent together are answered in order, and all records are cached."""
     assert await near.ask(("MGET", KEY), ("MGET", OTHER, b"nobody's")) == [[b"A"], [b"B", None]]
     assert (near.held(KEY), near.held(OTHER)) == (b"A", b"B")
 
@@ -503,7 +512,7 @@ def _is_lost(link: Any) -> bool:
 
 
 async def test_replies_that_nobody_expects(dam: HoldingProxy, clock: ManualClock) -> None:
-    """A reply to no command, or of another shape, ends the connection, and what came over it."""
+    """An unexpected reply closes the connection and drops its entries."""
     for reply in (b"+what\r\n", b"*1\r\n:5\r\n"):
         async with tracking(behind(dam), Entries(clock=clock)) as near:
             await near.read(KEY)
@@ -515,7 +524,7 @@ async def test_replies_that_nobody_expects(dam: HoldingProxy, clock: ManualClock
 
 
 async def test_a_reply_to_another_command(dam: HoldingProxy, clock: ManualClock) -> None:
-    """Who gets a reply that can't be to the command learns that there is no answer."""
+    """A caller whose reply can't be to its command gets an error."""
     async with tracking(behind(dam), Entries(clock=clock)) as near:
         await near.read(KEY)
         dam.close(both=True)
@@ -529,7 +538,7 @@ async def test_a_reply_to_another_command(dam: HoldingProxy, clock: ManualClock)
 
 
 async def test_the_last_reply(dam: HoldingProxy, clock: ManualClock) -> None:
-    """After a reply upon which clients close the connection, it is not used any more; those behind it learn that."""
+    """After an error on which clients disconnect, later commands on the connection fail."""
     async with tracking(behind(dam), Entries(clock=clock)) as near:
         await near.read(KEY)
         dam.close(both=True)
@@ -544,13 +553,13 @@ async def test_the_last_reply(dam: HoldingProxy, clock: ManualClock) -> None:
             await second
 
 
-# Where there can be no such connection
+# Servers and clients without tracking
 
 
 async def test_a_user_who_may_not_track(
     inspector: Inspector, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where the server refuses to tell of changes, all is read the plain way, and one line says why."""
+    """If the server refuses tracking, reads are not cached, and one log line says why."""
     inspector.on_each(
         "ACL",
         "SETUSER",
@@ -582,7 +591,8 @@ async def test_a_user_who_may_not_track(
             record.getMessage() for record in caplog.records if record.levelno == logging.WARNING
         ]
         assert line.startswith(
-            "the near cache is off, and each session is read from the server, since the server refuses CLIENT TRACKING ON: "
+            "the near cache is off, and each session is read from the server, "
+            "since the server refuses CLIENT TRACKING ON: "
         )
     finally:
         inspector.on_each("ACL", "DELUSER", "reader")
@@ -591,7 +601,10 @@ async def test_a_user_who_may_not_track(
 async def test_a_server_of_old(
     tmp_path: Path, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """So it is where the server does not know the newer protocol; in its refusal it quotes the password, and that line does not."""
+    """Without RESP3 on the server, reads are not cached.
+
+    The server quotes the password in its refusal; the log line does not.
+    """
     with own_server("redis-server", tmp_path, "--rename-command", "HELLO", "") as server:
         client = AsyncClients.make(
             "redis-py, RESP2", server, username="default", password="a secret word"
@@ -607,13 +620,13 @@ async def test_a_server_of_old(
 
 @pytest.mark.skipif(
     redis.__version__ < "8",
-    reason="redis-py 7 reads such a connection by RESP2: then it is as with a client of old",
+    reason="redis-py 7 reads such a connection by RESP2, as a client without RESP3 does",
 )
 @ONE
 async def test_an_application_that_connects_in_its_own_way(
     inspector: Inspector, clock: ManualClock
 ) -> None:
-    """Where the application's own way to connect leaves the older protocol, over which nothing is told, the newer one is asked for."""
+    """If the application's ``redis_connect_func`` leaves RESP2, RESP3 is negotiated after it."""
 
     async def connect(connection: Any) -> None:
         connection._parser.on_connect(connection)
@@ -629,10 +642,12 @@ async def test_an_application_that_connects_in_its_own_way(
 
 
 class Deaf(_AsyncRESP3Parser):
-    """A parser that knows no pushes, as one of a client that knows RESP2 alone."""
+    """A parser without push messages, as in a client that only has RESP2."""
 
     @property
-    def set_invalidation_push_handler(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def set_invalidation_push_handler(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+    ) -> Any:
         raise AttributeError
 
 
@@ -640,7 +655,7 @@ class Deaf(_AsyncRESP3Parser):
 async def test_a_client_of_old(
     inspector: Inspector, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """So it is where the client can't hand on what the server tells."""
+    """Without push messages in the client, reads are not cached."""
     client = AsyncClients.make("redis-py as it is", inspector.server)
     client.connection_pool.connection_kwargs["parser_class"] = Deaf
     async with tracking(client, Entries(clock=clock)) as near:
@@ -652,14 +667,14 @@ async def test_a_client_of_old(
 
 
 async def test_what_is_no_read(near: Tracking) -> None:
-    """What changes something goes the plain way."""
+    """Writes are sent on other connections."""
     assert await near.tracked.exchange(
         [("DEL", KEY)], 30, only_reads=False, sending=lambda: None
     ) == ["plain"]
 
 
 async def test_another_history(near: Tracking, inspector: Inspector) -> None:
-    """Where a connection finds another history than was known, nothing is read before what was ended is ended again."""
+    """If a new connection finds another history, nothing is read until the replay is done."""
     near.revocations.met(None, b"another")
     near.revocations.revoked(["ended"], near.revocations.changes)
     with pytest.raises(BatchRejected):
@@ -672,13 +687,13 @@ async def test_another_history(near: Tracking, inspector: Inspector) -> None:
 
 @pytest.fixture
 def always_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each read is preceded by a check."""
+    """Check the connection before each read."""
     monkeypatch.setattr("lucia._redis.transport.settings.IDLE_CHECK_SECONDS", -1.0)
 
 
 @pytest.mark.usefixtures("always_checked")
 async def test_a_connection_that_is_checked(near: Tracking) -> None:
-    """A check that tells nothing new goes unnoticed."""
+    """A check that finds no change has no effect."""
     for _ in range(3):
         assert await near.read(KEY) == [b"A"]
     assert near.moved == 0
@@ -688,7 +703,7 @@ async def test_a_connection_that_is_checked(near: Tracking) -> None:
 @ONE
 @pytest.mark.usefixtures("always_checked")
 async def test_a_history_that_changes_meanwhile(near: Tracking, inspector: Inspector) -> None:
-    """Where a server lost its history while the connection stayed open, no answer of it is taken, nor of a replica."""
+    """If the server's role or history changes on an open connection, its reads fail."""
     await near.read(KEY)
     near.revocations.revoked(["ended"], near.revocations.changes)
     inspector.client.replicaof("127.0.0.1", str(unused_port()))
@@ -702,7 +717,7 @@ async def test_a_history_that_changes_meanwhile(near: Tracking, inspector: Inspe
     near.revocations.done(near.revocations.block(), near.revocations.changes)
     assert await near.read(KEY) == [b"A"]
     inspector.client.replicaof("127.0.0.1", str(unused_port()))
-    inspector.client.replicaof("NO", "ONE")  # another history, on the same connection
+    inspector.client.replicaof("NO", "ONE")  # a new history on the same connection
     moved = near.moved
     with pytest.raises(NoReply):
         await near.read(KEY)
@@ -713,7 +728,7 @@ async def test_a_history_that_changes_meanwhile(near: Tracking, inspector: Inspe
 
 
 async def test_a_server_that_was_replaced(near: Tracking) -> None:
-    """Once another connection has met a newer history, this one is not read from any more."""
+    """Once another connection has met a newer history, this one is not used."""
     await near.read(KEY)
     near.revocations.met(None, b"newer")
     with pytest.raises(NoReply):
@@ -724,7 +739,7 @@ async def test_a_server_that_was_replaced(near: Tracking) -> None:
 @ONE
 @pytest.mark.usefixtures("always_checked")
 async def test_a_check_that_nobody_answers(dam: HoldingProxy, clock: ManualClock) -> None:
-    """A connection that is given up amid a check is lost to those who wait for what comes behind it."""
+    """If the connection is dropped during a check, the reads behind it fail."""
     async with tracking(redis.asyncio.Redis(port=dam.port), Entries(clock=clock)) as near:
         await near.read(KEY)
         dam.close()
@@ -740,7 +755,7 @@ async def test_a_check_that_nobody_answers(dam: HoldingProxy, clock: ManualClock
 async def test_a_server_that_is_busy(
     near: Tracking, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A refusal for the moment is an error of this read, and the next one asks the server again to tell of changes."""
+    """If tracking is refused with BUSY, one read fails and the next one asks for it again."""
 
     async def busy(*_: Any) -> Any:
         return [b"", b"", redis.ResponseError("BUSY a script runs")]
@@ -754,7 +769,7 @@ async def test_a_server_that_is_busy(
 
 
 async def test_the_least_rights(inspector: Inspector, clock: ManualClock) -> None:
-    """A user needs no other rights than to read and to track."""
+    """The documented rights are enough to read and track."""
     inspector.on_each(
         "ACL",
         "SETUSER",
@@ -778,12 +793,15 @@ async def test_the_least_rights(inspector: Inspector, clock: ManualClock) -> Non
         inspector.on_each("ACL", "DELUSER", "reader")
 
 
-# What the synchronous adapter would have
+# The cache of the sync client
 
 
 @ONE
 async def test_the_clients_own_cache(dam: HoldingProxy, inspector: Inspector) -> None:
-    """The cache of redis-py's synchronous client has no lease: behind a black hole it goes on with what was ended. So it is refused."""
+    """The cache of redis-py's sync client has no lease, so such a client is refused.
+
+    If the link passes nothing, that cache returns deleted records.
+    """
     with redis.Redis(port=dam.port, protocol=3, cache_config=CacheConfig()) as client:
         assert await asyncio.to_thread(client.get, KEY) == b"A"
         dam.close(both=True)

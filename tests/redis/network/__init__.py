@@ -1,1 +1,1 @@
-"""Tests of what happens to sessions when connections break and servers fail."""
+"""Tests of sessions over broken connections and failing servers."""

@@ -1,4 +1,4 @@
-"""Servers of each topology whose last writes a failover loses, and load on an adapter meanwhile."""
+"""Failovers that lose the last writes, in each topology, and load on an adapter meanwhile."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,13 +32,13 @@ class Scenario:
     """Servers, and how to lose their last writes.
 
     Args:
-        connect: makes a client of them from ``Clients`` or ``AsyncClients``.
+        connect: makes a client of ``Clients`` or ``AsyncClients`` for these servers.
         inspector: writes to the primaries.
-        settle: waits until the replicas have everything.
+        settle: waits until the replicas have all writes.
         isolate: cuts the replica off.
         fail_over: replaces the primary by the replica.
-        is_lost: whether that concerns the session with this id.
-        settings: those of the adapter.
+        is_lost: returns whether writes to the session with this id are lost.
+        settings: options of the adapter.
     """
 
     connect: Callable[[Any], Any]
@@ -59,7 +59,7 @@ class Scenario:
 
 @contextmanager
 def open_scenario(name: str, folder: Path) -> Iterator[Scenario]:
-    """Start the servers."""
+    """Start the servers of a scenario."""
     if name == "Sentinel":
         with _sentinel(folder) as found:
             yield found
@@ -134,7 +134,7 @@ class Load:
     revoked: Sequence[str]
 
     def revoke(self, caller: Caller) -> None:
-        """Revoke the latter by this adapter."""
+        """Revoke the sessions in ``revoked`` with this adapter."""
 
         def delete(adapter: Any) -> Any:
             return adapter.delete_session(*self.revoked)
@@ -143,20 +143,20 @@ class Load:
         self.assert_all_revoked(caller.all(map(read, self.revoked)))
 
     def reads(self, number: int = VALIDATIONS) -> list[Call]:
-        """So many validations, of live and of revoked ids in turn."""
+        """Return this many reads, of live and of revoked ids in turn."""
         pairs = islice(zip(cycle(self.live), cycle(self.revoked), strict=False), number // 2)
         return [read(id_) for each in pairs for id_ in each]
 
     def wrong(self, outcomes: Sequence[Any]) -> int:
-        """Count the answers that say that a revoked session is alive."""
+        """Count the outcomes in which a revoked session is alive."""
         revoked = frozenset(self.revoked)
         return sum(
             isinstance(each, SessionRow | SessionRecord) and each.id in revoked for each in outcomes
         )
 
     def assert_all_revoked(self, outcomes: Sequence[Any]) -> None:
-        """Check that no answer is wrong, and that no foreign error was raised."""
+        """Check that no revoked session is alive, and that all errors are the expected ones."""
         wrong = self.wrong(outcomes)
-        assert not wrong, f"{wrong} of {len(outcomes)} answers say that a revoked session is alive"
+        assert not wrong, f"{wrong} of {len(outcomes)} calls returned a revoked session"
         strange = foreign(outcomes)
         assert not strange, strange

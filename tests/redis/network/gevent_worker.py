@@ -1,7 +1,8 @@
 """Call an adapter from many greenlets over few connections, and print what each of them got.
 
-``python -m tests.redis.network.gevent_worker PORT GREENLETS CONNECTIONS SECONDS`` prints JSON: how many
-calls each greenlet finished, and how many of its calls failed.
+Usage: ``python -m tests.redis.network.gevent_worker PORT GREENLETS CONNECTIONS SECONDS``.
+
+Prints JSON: a pair for each greenlet, of how many of its calls succeeded and how many failed.
 """
 
 # ruff: noqa: E402
@@ -22,7 +23,7 @@ from lucia.adapters.redis import RedisSessionAdapter
 
 
 def call_for(seconds: float, adapter: RedisSessionAdapter) -> tuple[int, int]:
-    """Count the calls of one greenlet that succeeded and those that failed."""
+    """Call the adapter for this many seconds; return how many calls succeeded and failed."""
     succeeded = failed = 0
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -35,7 +36,7 @@ def call_for(seconds: float, adapter: RedisSessionAdapter) -> tuple[int, int]:
 
 
 def main(port: int, greenlets: int, connections: int, seconds: float) -> None:
-    """Run all of them for so many seconds; each call has half as long."""
+    """Run all greenlets for this many seconds. The deadline of each call is half of that."""
     client = redis.Redis(port=port, max_connections=connections)
     with client, RedisSessionAdapter(client, deadline=timedelta(seconds=seconds / 2)) as adapter:
         calls = [gevent.spawn(call_for, seconds, adapter) for _ in range(greenlets)]

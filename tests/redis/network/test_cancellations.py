@@ -1,4 +1,4 @@
-"""A storm of cancellations over connections that deliver replies late, in pieces, and that are reset now and then."""
+"""Random cancellations, over connections that delay, split and reset replies."""
 
 import asyncio
 import random
@@ -27,20 +27,23 @@ pytestmark = pytest.mark.slow
 SESSIONS: Final = 40
 WORKERS: Final = 32
 CONNECTIONS: Final = 16
-"""Fewer than workers, so that a place that is lost is missed; not many fewer, so that who is cancelled mostly has one."""
+"""Fewer than workers, so that a lost permit is missed.
+
+Not many fewer, so that most calls have a connection when they are cancelled.
+"""
 
 SECONDS: Final = 4.0
 
 ENOUGH: Final = 100
-"""Calls that end well, and calls that are cancelled, at least."""
+"""The least number of calls that succeed, and of calls that are cancelled."""
 
 
 class Storm:
-    """Workers that read, list, renew and end sessions, many of them cancelled on the way.
+    """Workers that read, list, renew and revoke sessions, and are often cancelled.
 
     Args:
         sessions: the adapter, through proxies.
-        chance: who is cancelled when.
+        chance: decides which calls are cancelled, and when.
     """
 
     def __init__(self, sessions: AsyncRedisSessionAdapter, chance: random.Random) -> None:
@@ -50,13 +53,11 @@ class Storm:
         self._calls: set[asyncio.Task[None]] = set()
 
     async def rage(self, seconds: float) -> None:
-        """Let all workers work for so long, and until enough was done and was cancelled."""
+        """Run all workers for this time, and until enough calls succeeded and were cancelled."""
         end = asyncio.get_running_loop().time() + seconds
         try:
-            async with (
-                asyncio.timeout(seconds + 60),
-                asyncio.TaskGroup() as workers,
-            ):  # nothing hangs
+            # The timeout fails the test if a call hangs.
+            async with asyncio.timeout(seconds + 60), asyncio.TaskGroup() as workers:
                 for number in range(WORKERS):
                     workers.create_task(self._work(number, end))
         finally:
@@ -77,7 +78,7 @@ class Storm:
             self._calls.add(task)
             task.add_done_callback(self._calls.discard)
             if self.chance.random() < 0.4:
-                await asyncio.sleep(self.chance.random() ** 2 * 0.2)  # soon, or long after
+                await asyncio.sleep(self.chance.random() ** 2 * 0.2)  # mostly early
                 task.cancel()
             (result,) = await asyncio.gather(task, return_exceptions=True)
             self.outcomes["ok" if result is None else type(result).__name__] += 1
@@ -110,15 +111,15 @@ class Storm:
 
 @pytest.fixture
 def weather() -> NetworkFaults:
-    """Calm, until the test changes it."""
-    return NetworkFaults(random.Random(17))  # noqa: S311 (the weather is no secret)
+    """Return network faults that are off until the test turns them on."""
+    return NetworkFaults(random.Random(17))  # noqa: S311 (not a secret)
 
 
 @pytest.fixture
 async def proxied(
     request: pytest.FixtureRequest, place: str, weather: NetworkFaults
 ) -> AsyncIterator[Any]:
-    """A client whose connections go through proxies, of one server or of a cluster."""
+    """Yield a client of one server or of a cluster, behind proxies."""
     async with AsyncExitStack() as stack:
         if place == "server":
             server: Server = request.getfixturevalue("redis_server")
@@ -150,7 +151,7 @@ def _empty(port: int) -> None:
 
 @pytest.fixture
 def servers(monkeypatch: pytest.MonkeyPatch) -> list[AsyncServer]:
-    """Whatever the adapter keeps connections to, as soon as it does."""
+    """Return a list that collects the adapter's servers as they are made."""
     made: list[AsyncServer] = []
     make = AsyncServer.__init__
 
@@ -165,7 +166,7 @@ def servers(monkeypatch: pytest.MonkeyPatch) -> list[AsyncServer]:
 async def hold_through_a_storm(
     proxied: Any, weather: NetworkFaults, servers: list[AsyncServer], seed: int = 4, **settings: Any
 ) -> None:
-    """Let the storm rage; afterwards everybody's session is read at the same time, and no call has kept its place."""
+    """Run a storm, then check that all sessions can be read and all connections are free."""
     rows = [row(f"id-of-user-{number}", f"user-{number}") for number in range(SESSIONS)]
     async with AsyncRedisSessionAdapter(
         proxied, deadline=timedelta(seconds=20), **settings
@@ -193,12 +194,12 @@ async def hold_through_a_storm(
 async def test_cancellations(
     proxied: Any, weather: NetworkFaults, servers: list[AsyncServer], options: Any
 ) -> None:
-    """Whoever is cancelled whenever: nobody gets another one's session, nothing hangs, and every connection's place is free afterwards."""
+    """Cancelled calls mix up no replies, hang nothing and leak no connection permits."""
     await hold_through_a_storm(proxied, weather, servers, **options)
 
 
 class LeakingSemaphore(asyncio.Semaphore):
-    """Does not give back the place of a call that was cancelled."""
+    """A semaphore that is not released when its holder is cancelled."""
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not asyncio.CancelledError:
@@ -207,9 +208,12 @@ class LeakingSemaphore(asyncio.Semaphore):
 
 @pytest.mark.parametrize("place", ["server"])
 async def test_cancellations_find_lost_places(
-    proxied: Any, weather: NetworkFaults, servers: list[AsyncServer], monkeypatch: pytest.MonkeyPatch
-) -> None:  # fmt: skip
-    """Where a cancelled call's place is lost, it is missed afterwards."""
+    proxied: Any,
+    weather: NetworkFaults,
+    servers: list[AsyncServer],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Control: leaked connection permits are found out."""
     monkeypatch.setattr(asyncio, "Semaphore", LeakingSemaphore)
     with pytest.raises((AssertionError, StoreUnavailable)):
         await hold_through_a_storm(proxied, weather, servers, coalesce=False)
@@ -217,9 +221,15 @@ async def test_cancellations_find_lost_places(
 
 @pytest.mark.parametrize("place", ["server"])
 async def test_cancellations_find_connections_that_are_used_again(
-    proxied: Any, weather: NetworkFaults, servers: list[AsyncServer], monkeypatch: pytest.MonkeyPatch
-) -> None:  # fmt: skip
-    """Where a cancelled call's connection is used again, others get its reply: in one storm or another."""
+    proxied: Any,
+    weather: NetworkFaults,
+    servers: list[AsyncServer],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Control: if connections of cancelled calls are reused, wrong replies are found out.
+
+    Not every storm shows it, so several seeds are tried.
+    """
     kept: list[Any] = []
     take = AsyncServer._take
 
@@ -233,7 +243,7 @@ async def test_cancellations_find_connections_that_are_used_again(
         return await take(server, seconds, **options)
 
     async def stay_open(_: Any, **__: Any) -> None:
-        """The client's own way to be done with a connection whose call was cancelled."""
+        """Keep the connection open; the client would close it after a cancelled call."""
 
     wrong: Any = None
     for seed in range(20):

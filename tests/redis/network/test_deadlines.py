@@ -1,4 +1,4 @@
-"""One deadline bounds a whole operation: waiting, connecting, replaying, sending and reading."""
+"""One deadline covers a whole operation: waiting, connecting, replaying, sending and reading."""
 
 import socket
 import time
@@ -30,7 +30,7 @@ from tools.servers import Server, until
 
 DEADLINE: Final = 1.0
 MARGIN: Final = 1.0
-"""For a busy machine; without one deadline for all steps, a call takes two and a half."""
+"""Seconds allowed for a busy machine. With a deadline for each step, a call takes 2.5 s."""
 SETTINGS: Final[dict[str, Any]] = {"deadline": timedelta(seconds=DEADLINE)}
 REVOKED: Final = 10_000
 CALLERS: Final = 16
@@ -41,7 +41,7 @@ OUTAGE: Final = (StoreUnavailable, redis.exceptions.ConnectionError)
 
 
 def assert_in_time(outcomes: Sequence[Timed]) -> None:
-    """Check that each call succeeded or said that the store is unavailable, in time."""
+    """Check that each call returned or raised `StoreUnavailable` within the deadline."""
     assert max(each.seconds for each in outcomes) < DEADLINE + MARGIN
     errors = [each.outcome for each in outcomes if isinstance(each.outcome, BaseException)]
     assert [error for error in errors if not isinstance(error, OUTAGE)] == []
@@ -59,7 +59,7 @@ def servers(tmp_path: Path) -> Iterator[Pair]:
 @slow
 @pytest.mark.parametrize("flavour", ["threads", "asyncio", "asyncio, coalesce=False"])
 def test_replay_over_a_slow_link(flavour: str, servers: Pair) -> None:
-    """While 10,000 revocations are replayed over a slow link, each call keeps its deadline.
+    """Calls keep their deadline while 10,000 revocations are replayed over a slow link.
 
     In the end all of them are replayed, and live sessions validate.
     """
@@ -99,7 +99,7 @@ def revoke(session_ids: Sequence[str]) -> Call:
 
 
 def is_session(timed_call: Timed) -> bool:
-    """Whether a call returned a session."""
+    """Return whether a call returned a session."""
     return getattr(timed_call.outcome, "user_id", None) is not None
 
 
@@ -108,7 +108,7 @@ def is_session(timed_call: Timed) -> bool:
 
 @pytest.fixture
 def login(redis_server: Server) -> Iterator[dict[str, Any]]:
-    """The options of a client whose connections need a handshake of several steps."""
+    """Yield options of a client whose connections need a handshake of several steps."""
     with Inspector(redis_server) as inspector:
         inspector.on_each("ACL", "SETUSER", "app", "reset", "on", ">pass", "~*", "+@all")
         yield {"username": "app", "password": "pass", "db": 1, "client_name": "app"}
@@ -116,7 +116,7 @@ def login(redis_server: Server) -> Iterator[dict[str, Any]]:
 
 
 def calls() -> list[Call]:
-    """Validate and log in, each several times."""
+    """Return several logins and several reads."""
     logins = [log_in(row(f"new-{number}")) for number in range(4)]
     return [timed(call) for call in [*logins, *[read("nobody")] * 4]]
 
@@ -146,9 +146,9 @@ def test_slow_handshake(
     login: dict[str, Any],
     redis_server: Server,
 ) -> None:
-    """A handshake over a slow link, and one that is not answered to its end, keep the deadline.
+    """A slow or unfinished handshake keeps the deadline.
 
-    The control is the same link without the fault.
+    Control: without the fault all calls succeed.
     """
     with FaultyProxy(redis_server.port) as proxy:
         front = Server("redis", "127.0.0.1", proxy.port, redis_server.socket)
@@ -186,7 +186,7 @@ def test_name_server_that_hangs(
     redis_server: Server,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Looking up the name of the server keeps the deadline."""
+    """Resolving the server's name keeps the deadline."""
     look_up = socket.getaddrinfo
 
     def look_up_late(*arguments: Any, **options: Any) -> Any:
@@ -207,9 +207,9 @@ def test_name_server_that_hangs(
 
 @pytest.mark.parametrize("flavour", ["threads", "asyncio"])
 def test_reply_in_pieces(flavour: str, redis_server: Server) -> None:
-    """A reply that arrives byte by byte does not keep a call waiting beyond the deadline.
+    """A reply that arrives byte by byte keeps the deadline.
 
-    The control is a reply that arrives byte by byte, but in time.
+    Control: a reply that arrives byte by byte in time is read.
     """
     with FaultyProxy(redis_server.port) as proxy, Inspector(redis_server) as inspector:
         (live,) = inspector.fill("live", 1)

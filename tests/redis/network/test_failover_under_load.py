@@ -1,4 +1,4 @@
-"""A process never sees a session that it revoked, through failovers, while hundreds of requests run."""
+"""A process never sees a session that it revoked, even through failovers under load."""
 
 import time
 from collections.abc import Iterator
@@ -42,9 +42,9 @@ def scenario(name: str, tmp_path: Path) -> Iterator[Scenario]:
 
 @pytest.mark.parametrize(("name", "flavour"), CASES)
 def test_revoked_before_a_failover(flavour: str, scenario: Scenario) -> None:
-    """After a failover that lost revocations the process that made them never validates them.
+    """After a failover that lost revocations, the process that made them validates none.
 
-    The control is another process, for which the same sessions are alive again.
+    Control: in another process the same sessions are alive again.
     """
     load = scenario.prepare()
     with (
@@ -59,13 +59,14 @@ def test_revoked_before_a_failover(flavour: str, scenario: Scenario) -> None:
         load.assert_all_revoked(caller.all(load.reads()))
         outcomes = when_available(caller, load.reads())
         load.assert_all_revoked(outcomes)
-        assert None not in outcomes[::2]  # the live ones
-        assert load.wrong(control.all(map(read, load.revoked))) == 0  # revoked again for all
+        assert None not in outcomes[::2]  # the live sessions
+        # The replay has revoked them for all processes.
+        assert load.wrong(control.all(map(read, load.revoked))) == 0
 
 
 @pytest.mark.parametrize(("name", "flavour"), CASES)
 def test_revoked_during_a_failover(flavour: str, scenario: Scenario) -> None:
-    """No revoked session validates in requests that run from before the failover until after it."""
+    """No revoked session validates in requests that run throughout a failover."""
     load = scenario.prepare()
     with open_caller(flavour, scenario.connect, **scenario.settings) as caller:
         scenario.isolate()
@@ -81,7 +82,7 @@ def test_revoked_during_a_failover(flavour: str, scenario: Scenario) -> None:
         load.assert_all_revoked(outcomes)
 
 
-# From one primary to another, and back
+# Failover and failback
 
 
 @pytest.fixture
@@ -91,17 +92,17 @@ def group(tmp_path: Path) -> Iterator[ReplicatedCluster]:
 
 
 def take_over(group: ReplicatedCluster, there: bool) -> None:
-    """Let the first replica take its primary's place without asking, or the other way round."""
+    """Promote the first replica, or its former primary, without agreement of the others."""
     first, second = group.primaries[0], group.replicas[0]
     newcomer = second if there else first
-    newcomer.refuse_replicas()  # so the other one stays as it was
+    newcomer.refuse_replicas()  # so that the other one keeps its data
     newcomer.client.execute_command("CLUSTER", "FAILOVER", "TAKEOVER")
     for node in (*group.primaries, *group.replicas):
         until(partial(knows, node, newcomer.port), 30)
 
 
 def knows(node: Any, port: int) -> bool:
-    """Whether a node holds the one at this port to have the first slots."""
+    """Return whether a node says that the node at this port has the first slots."""
     slots = node.client.execute_command("CLUSTER SLOTS")
     return any(int(entry[2][1]) == port for entry in slots if entry[0] == 0)
 
@@ -117,9 +118,9 @@ def knows(node: Any, port: int) -> bool:
     ],
 )
 def test_there_and_back(flavour: str, revokes: bool, group: ReplicatedCluster) -> None:
-    """A session that was revoked at B stays revoked if A, which never heard of it, takes over again.
+    """A session revoked at B stays revoked if A, which missed that, takes over again.
 
-    The connections to A stay open all the time. The control is a process that did not revoke.
+    The connections to A stay open all the time. Control: a process that did not revoke finds it.
     """
     inspector = ClusterInspector(group.cluster)
     ids = inspector.fill("user", 300)

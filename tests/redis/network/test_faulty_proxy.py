@@ -25,7 +25,7 @@ def proxy(request: pytest.FixtureRequest, redis_server: Server) -> Iterator[Faul
 
 @pytest.fixture
 def client(proxy: FaultyProxy) -> Iterator[Any]:
-    """A client that never retries, with one open connection."""
+    """Yield a client that never retries, with one open connection."""
     once = Retry(NoBackoff(), 0)
     with redis.Redis(port=proxy.port, retry=once, single_connection_client=True) as found:
         assert found.ping()
@@ -37,7 +37,7 @@ FAULTS = [FaultyProxy.reset, FaultyProxy.reset_late, FaultyProxy.half_close, Fau
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_breaks(fault: Callable[[FaultyProxy], None], proxy: FaultyProxy, client: Any) -> None:
-    """The next command on a connection that was broken fails; a new connection is healthy."""
+    """The next command on a broken connection fails, and a new connection works."""
     fault(proxy)
     with pytest.raises(redis.ConnectionError):
         client.ping()
@@ -46,7 +46,7 @@ def test_breaks(fault: Callable[[FaultyProxy], None], proxy: FaultyProxy, client
 
 
 def test_resets_with_rst(proxy: FaultyProxy) -> None:
-    """A reset is an RST: at once, or the answer to the next packet, before which none can tell."""
+    """A reset sends RST at once, and a late reset in reply to the next packet."""
     for late in (False, True):
         with socket.create_connection(("127.0.0.1", proxy.port)) as connection:
             connection.sendall(b"PING\r\n")
@@ -64,7 +64,7 @@ def test_resets_with_rst(proxy: FaultyProxy) -> None:
 
 
 def test_drops(proxy: FaultyProxy) -> None:
-    """On a connection that drops everything no answer comes, and it stays open."""
+    """A connection that drops everything gets no replies and stays open."""
     with socket.create_connection(("127.0.0.1", proxy.port), 0.1) as connection:
         connection.sendall(b"PING\r\n")
         assert connection.recv(99) == b"+PONG\r\n"
@@ -75,7 +75,7 @@ def test_drops(proxy: FaultyProxy) -> None:
 
 
 def test_delays_and_holds(proxy: FaultyProxy, client: Any) -> None:
-    """A delay counts in each direction; what is held comes when it flows again."""
+    """A delay applies in each direction, and held data arrives when it flows again."""
     proxy.delay = 0.05
     before = time.monotonic()
     assert client.ping()
@@ -88,7 +88,7 @@ def test_delays_and_holds(proxy: FaultyProxy, client: Any) -> None:
 
 
 def test_answers_some_packets(proxy: FaultyProxy) -> None:
-    """A new connection may be answered so many packets, and no more."""
+    """New connections get replies to a limited number of packets."""
     proxy.answered_packets = 1
     with socket.create_connection(("127.0.0.1", proxy.port), 0.1) as connection:
         connection.sendall(b"PING\r\n")
@@ -117,6 +117,6 @@ def test_listens_on_a_unix_socket(redis_server: Server, tmp_path: Path) -> None:
 
 
 def test_unanswered_port() -> None:
-    """No answer comes to a SYN packet."""
+    """A SYN packet gets no reply."""
     with unanswered_port() as port, pytest.raises(TimeoutError):
         socket.create_connection(("127.0.0.1", port), 0.1)

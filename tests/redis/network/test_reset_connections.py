@@ -1,4 +1,4 @@
-"""Idle connections that were reset, closed or silenced cost no request, in every topology."""
+"""Reset, closed or silenced idle connections fail no request, in every topology."""
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -36,7 +36,7 @@ LOCAL_FAULTS: Final = {
     "half-closed": FaultyProxy.half_close,
     "closed": FaultyProxy.cut,
 }
-"""Faults that the client's own system knows of before the next command."""
+"""Faults that the client's operating system notices before the next command."""
 
 _NUMBERS: Final = count()
 
@@ -49,7 +49,7 @@ def topology(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Topology]:
-    """Servers behind proxies, with sessions to read."""
+    """Yield servers behind proxies, with sessions to read."""
     folder = tmp_path_factory.mktemp("topology")
     with open_topology(request.param, request, folder) as found:
         found.inspector.fill("reader", MANY)
@@ -58,7 +58,7 @@ def topology(
 
 @pytest.fixture(params=some_slow(FLAVOURS, ("threads", "asyncio")))
 def flavour(request: pytest.FixtureRequest, topology: Topology) -> str:
-    """A way to call the adapter; the near-cache is for tasks alone."""
+    """Return a way to call the adapter. The near-cache has only async ones."""
     if topology.settings and request.param not in ASYNC_FLAVOURS:
         pytest.skip("the near-cache has no sync flavour")
     return str(request.param)
@@ -66,7 +66,7 @@ def flavour(request: pytest.FixtureRequest, topology: Topology) -> str:
 
 @pytest.fixture
 def caller(flavour: str, topology: Topology) -> Iterator[Caller]:
-    """An adapter with idle connections."""
+    """Yield a caller whose adapter has idle connections."""
     with open_caller(flavour, topology.connect(), **topology.settings) as found:
         warm_up(found)
         yield found
@@ -86,7 +86,7 @@ def create(session_id: str) -> Call:
 
 
 def warm_up(caller: Caller) -> None:
-    """Open connections for reads and for writes, which are idle afterwards."""
+    """Open connections for reads and writes, and leave them idle."""
     for calls in (reads(), creates()):
         assert failures(caller.all(calls)) == {}
 
@@ -98,7 +98,7 @@ def all_alive(outcomes: list[Any]) -> bool:
 @pytest.mark.parametrize("noticed", [False, True], ids=["at once", "noticed"])
 @pytest.mark.parametrize("fault", some_slow(LOCAL_FAULTS, ("reset",)))
 def test_broken_while_idle(fault: str, noticed: bool, caller: Caller, topology: Topology) -> None:
-    """After all idle connections were broken no read and no create fails."""
+    """After all idle connections were broken, no read and no create fails."""
     for calls in (reads(), creates()):
         assert topology.break_all(LOCAL_FAULTS[fault]) > 0
         caller.rest(0.02 if noticed else 0)
@@ -107,9 +107,9 @@ def test_broken_while_idle(fault: str, noticed: bool, caller: Caller, topology: 
 
 
 def test_reset_by_the_next_packet(caller: Caller, topology: Topology) -> None:
-    """If the next packet on each idle connection is answered by RST no read fails.
+    """If RST answers the next packet on each idle connection, no read fails.
 
-    There are fewer reads than connections, so a retry could meet another connection of that age.
+    There are fewer reads than connections, so a retry could get another old connection.
     """
     before = sum(proxy.resets for proxy in topology.proxies)
     for number in (REQUESTS // 4, REQUESTS):
@@ -127,7 +127,7 @@ def test_retry_meets_no_other_old_connection(
     topology: Topology,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A retry succeeds on a fresh connection even if the old ones were not closed."""
+    """A retry uses a fresh connection even if the old ones were not closed."""
 
     async def keep(*_: Any, **__: Any) -> None:
         pass
@@ -144,7 +144,7 @@ def test_create_after_a_long_pause(
     topology: Topology,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A create checks a connection that was idle for long, so a late reset is no lost reply."""
+    """A create checks a connection that was idle for long, so a late reset costs no reply."""
     monkeypatch.setattr(connection_settings, "IDLE_CHECK_SECONDS", 0.05, raising=False)
     assert topology.break_all(FaultyProxy.reset_late) > 0
     caller.rest(0.1)
@@ -152,16 +152,16 @@ def test_create_after_a_long_pause(
 
 
 def test_create_after_a_short_pause(caller: Caller, topology: Topology) -> None:
-    """A create whose reply is lost says that it may have been done; no other error is raised."""
+    """A create whose reply is lost raises an ambiguous error, and no other error is raised."""
     topology.break_all(FaultyProxy.reset_late)
     calls = creates()
     assert foreign(caller.all(calls)) == {}
-    until(lambda: not failures(caller.all(calls)), 10)  # repeating the very same is no error
+    until(lambda: not failures(caller.all(calls)), 10)  # repeating the same create is no error
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["reset", "reset late"])
 def test_many_requests_over_four_connections(late: bool, flavour: str, topology: Topology) -> None:
-    """Of 512 reads over four connections that were reset none fails."""
+    """Of 512 reads over four connections that were reset, none fails."""
     connect = topology.connect(max_connections=4)
     with open_caller(flavour, connect, **topology.settings) as caller:
         warm_up(caller)
@@ -174,7 +174,7 @@ def test_many_requests_over_four_connections(late: bool, flavour: str, topology:
 
 @pytest.mark.parametrize("topology", ["TCP", "cluster", "near-cache"], indirect=True)
 def test_silenced_while_idle(flavour: str, topology: Topology) -> None:
-    """Idle connections that swallow everything cost at most one deadline, not one each."""
+    """Idle connections that drop everything cost at most one deadline, not one each."""
     deadline = timedelta(seconds=1.5)
     with open_caller(flavour, topology.connect(), deadline=deadline, **topology.settings) as caller:
         warm_up(caller)
@@ -186,7 +186,7 @@ def test_silenced_while_idle(flavour: str, topology: Topology) -> None:
 @pytest.mark.parametrize("topology", ["TCP"], indirect=True)
 @pytest.mark.parametrize("fault", [*LOCAL_FAULTS.values(), FaultyProxy.reset_late])
 def test_control(fault: Callable[[FaultyProxy], None], topology: Topology) -> None:
-    """A plain client that has an idle connection and never retries does fail."""
+    """Control: a plain client with an idle connection and without retries fails."""
     once = Retry(NoBackoff(), 0)
     port = topology.proxies[0].port
     with redis.Redis(port=port, retry=once, single_connection_client=True) as client:

@@ -1,4 +1,4 @@
-"""A server that restarts from an older snapshot, and one that is busy for a moment."""
+"""Restarts from an older snapshot, and a server that is busy for a moment."""
 
 import threading
 import time
@@ -49,9 +49,9 @@ def inspector(node: Node) -> Iterator[Inspector]:
 
 @pytest.mark.parametrize("case", some_slow(CASES, ("threads", "asyncio")))
 def test_restart_from_an_older_snapshot(case: str, node: Node, inspector: Inspector) -> None:
-    """While a server loads a snapshot in which revoked sessions live, and after, none validates.
+    """No revoked session validates while a server loads an older snapshot, or after.
 
-    The control is a process that did not revoke.
+    Control: in a process that did not revoke them, the sessions are alive.
     """
     flavour, settings = CASES[case]
     load = Load(inspector.fill("live", 20), inspector.fill("revoked", 600))
@@ -85,7 +85,7 @@ def test_restart_from_an_older_snapshot(case: str, node: Node, inspector: Inspec
 
 
 def watch_loading(node: Node, found: list[object]) -> None:
-    """Look on until the server has loaded its data, and note that it was loading."""
+    """Wait until the server has loaded its data, and record that it was loading."""
     with redis.Redis(port=node.port, retry=Retry(NoBackoff(), 0)) as client:
         for _ in range(1_000):
             with suppress(redis.ConnectionError):
@@ -101,7 +101,7 @@ def watch_loading(node: Node, found: list[object]) -> None:
 
 @pytest.mark.parametrize("busy", [True, False], ids=["busy", "control"])
 def test_busy_when_tracking_begins(busy: bool, redis_server: Server) -> None:
-    """A server that is busy when the near-cache connects switches it off for moments only."""
+    """A server that is busy when the near-cache connects turns it off only briefly."""
     with Inspector(redis_server) as look:
         (session_id,) = look.fill("reader", 1)
 
@@ -114,7 +114,7 @@ def test_busy_when_tracking_begins(busy: bool, redis_server: Server) -> None:
             return not failures(outcomes) and look.calls("mget") - before < 10
 
         with open_caller("asyncio", connect, **NEAR_CACHE) as caller:
-            caller.all([read("nobody")])  # so the next read opens the tracked connection
+            caller.all([read("nobody")])  # the next read opens the tracking connection
             if busy:
                 with Busy(look):
                     for _ in range(3):
@@ -123,7 +123,7 @@ def test_busy_when_tracking_begins(busy: bool, redis_server: Server) -> None:
 
 
 class Busy:
-    """A server that runs an endless script for a moment, and answers everybody with BUSY."""
+    """A server that runs an endless script for a moment and answers BUSY."""
 
     def __init__(self, inspector: Inspector) -> None:
         self._client = inspector.client

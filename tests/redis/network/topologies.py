@@ -1,4 +1,4 @@
-"""Servers of each topology, every one of them behind a proxy that breaks connections."""
+"""Servers of each topology, behind proxies that can break connections."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -26,10 +26,10 @@ class Topology:
     """Servers behind proxies.
 
     Args:
-        proxies: before all servers, and before Sentinel.
-        inspector: looks at the servers directly.
-        make: makes a client from ``Clients`` or ``AsyncClients`` and options, as a context manager.
-        settings: those of the adapter.
+        proxies: in front of all servers, and of Sentinel.
+        inspector: connects to the servers directly.
+        make: makes a client of ``Clients`` or ``AsyncClients``, as a context manager.
+        settings: options of the adapter.
     """
 
     proxies: list[FaultyProxy]
@@ -38,7 +38,7 @@ class Topology:
     settings: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def connect(self, **options: Any) -> Callable[[Any], Any]:
-        """Return what makes a client with these options."""
+        """Return a function that makes a client with these options."""
         return lambda clients: self.make(clients, **options)
 
     def break_all(self, fault: Callable[[FaultyProxy], None]) -> int:
@@ -51,7 +51,7 @@ class Topology:
 
 @contextmanager
 def open_topology(name: str, request: pytest.FixtureRequest, folder: Path) -> Iterator[Topology]:
-    """Start servers, or take those that the tests share, and empty them."""
+    """Start servers, or empty those that tests share."""
     with ExitStack() as stack:
         if name == "cluster":
             found = _cluster(stack, request.getfixturevalue("cluster"))
