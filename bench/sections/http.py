@@ -28,6 +28,7 @@ NAME: Final = "http"
 NO_AUTH: Final = "no authentication"
 NOTHING: Final = "a dependency that does nothing"
 WAITS: Final = "a dependency that waits"
+GETS: Final = "a dependency with one GET of redis-py"
 AHEAD: Final = "lucia-auth, validated ahead"
 MINE: Final[Mapping[str, Mapping[str, Any]]] = {
     OURS: {},
@@ -139,7 +140,7 @@ def _count_objects(redis: Server, plan: Plan) -> Iterator[Row]:
                 WAITS: ("bare", {"dependency": "waiting"}),
                 **_applications(),
             }.items()
-            if name not in {NO_AUTH, NOTHING, NEAR}
+            if name not in {NO_AUTH, NOTHING, GETS, NEAR}
         ),
     ) as subjects:
         for number, subject in enumerate(subjects):
@@ -220,7 +221,7 @@ def _read_all(connections: Sequence[socket]) -> None:
 def _of(server: str) -> list[Subject]:
     """Return the applications on a server; with a tuned collector only ours and the baseline."""
     applications = _applications()
-    wanted = {NOTHING, *MINE} if server == TUNED else applications.keys()
+    wanted = {NOTHING, GETS, *MINE} if server == TUNED else applications.keys()
     loop, settings = SERVERS[server]
     return [
         Subject(
@@ -240,6 +241,7 @@ def _applications() -> dict[str, tuple[str, dict[str, Any]]]:
     return {
         NO_AUTH: ("bare", {"dependency": None}),
         NOTHING: ("bare", {"dependency": "nothing"}),
+        GETS: ("bare", {"dependency": "getting"}),
         **{name: ("ours", dict(settings)) for name, settings in MINE.items()},
         "fastapi-users": ("fastapi_users", {}),
         "starsessions": ("starsessions", {}),

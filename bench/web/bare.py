@@ -1,11 +1,14 @@
-"""An application without a library: the upper bound for any dependency."""
+"""Applications without a library: the bounds for any dependency."""
 
 import asyncio
-from typing import Annotated, Final, Literal
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import Depends, FastAPI, Response
+from redis.asyncio import Redis
 
 from bench.drive import user_ids
+from bench.peers import CONNECTIONS
 from bench.web import Web
 
 NOBODY = user_ids(1)[0]
@@ -27,9 +30,14 @@ async def waiting() -> str:
 
 DEPENDENCIES: Final = {"nothing": nothing, "waiting": waiting}
 
+Dependency = Literal["nothing", "waiting", "getting"]
 
-def make_web(_url: str, *, dependency: Literal["nothing", "waiting"] | None) -> Web:
-    """Make an endpoint without a dependency, or with one that does nothing or waits."""
+
+def make_web(url: str, *, dependency: Dependency | None) -> Web:
+    """Make an endpoint without a dependency, or with one that does nothing, waits, or sends a GET.
+
+    The GET is redis-py's, of a key that does not exist.
+    """
     app = FastAPI()
 
     @app.post("/login/{user_id}")
@@ -38,7 +46,7 @@ def make_web(_url: str, *, dependency: Literal["nothing", "waiting"] | None) -> 
         return user_id
 
     if dependency:
-        find_user = DEPENDENCIES[dependency]
+        find_user = getting(url) if dependency == "getting" else DEPENDENCIES[dependency]
 
         @app.get("/me")
         async def me(user_id: Annotated[str, Depends(find_user)]) -> dict[str, str]:
@@ -50,3 +58,14 @@ def make_web(_url: str, *, dependency: Literal["nothing", "waiting"] | None) -> 
             return {"user_id": NOBODY}
 
     return Web(app=app, guarded=False)
+
+
+def getting(url: str) -> Callable[[], Awaitable[str]]:
+    """Return a dependency that sends one GET."""
+    client: Any = Redis.from_url(url, max_connections=CONNECTIONS)
+
+    async def get() -> str:
+        await client.get("session:unknown")
+        return NOBODY
+
+    return get
