@@ -253,32 +253,25 @@ async def test_many_requests(
     assert await asyncio.gather(*waiting[2:]) == [kind.result(name) for name in ("2", "3", "4")]
 
 
-async def test_many_commands(
-    batches: RequestBatcher, server: HeldExchange, monkeypatch: pytest.MonkeyPatch
+async def test_two_halves(
+    kind: Kind, server: HeldExchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Commands are spread over the free batches, unless a share is too small.
+    """The requests of one tick go in two halves, unless these are too small.
 
-    Requests beyond that wait for their turn.
+    While two batches are in flight, later ones go together.
     """
-    monkeypatch.setattr(batches_module, "MIN_COMMANDS", 2)
-    monkeypatch.setattr(batches_module, "MAX_REQUESTS", 3)
-    (early,) = await asked(batches, b"a")
-    waiting = await asked(batches, *(b"%d" % number for number in range(9)))
-    assert [len(each.commands) for each in server.sent[1:]] == [3, 3, 3]
-    more = [batches.ask([("DEL", b"%d" % number)], 10) for number in range(5)]
-    server.sent[0].echo()
-    await ticks()
-    assert [len(each.commands) for each in server.sent[4:]] == [3]
-    for each in server.sent[1:4]:
-        each.echo()
-    await ticks()
-    assert [len(each.commands) for each in server.sent[5:]] == [2]
-    for each in server.sent[4:]:
-        each.echo()
-    assert await asyncio.gather(early, *waiting, *more) == [
-        [["DEL", b"a"]],
-        *([["DEL", b"%d" % number]] for number in [*range(9), *range(5)]),
-    ]
+    monkeypatch.setattr(batches_module, "MIN_REQUESTS", 4)
+    for count, sizes in ((9, [5, 4]), (5, [4, 1]), (3, [3])):
+        server.sent.clear()
+        waiting = [kind.ask(str(number)) for number in range(count)]
+        await ticks()
+        assert [len(kind.names(each)) for each in server.sent] == sizes
+        late = [kind.ask(f"late {number}") for number in range(9)] if len(sizes) == 2 else []
+        await ticks()
+        assert [len(kind.names(each)) for each in server.sent[len(sizes) :]] == [9][: len(late)]
+        for each in server.sent:
+            kind.answer(each)
+        await asyncio.gather(*waiting, *late)
 
 
 async def test_too_many_wait(

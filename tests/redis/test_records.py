@@ -235,6 +235,24 @@ def test_records_come_back(row: SessionRow) -> None:
     assert decode_row(encode_row(row), row.id) == row
 
 
+scalars = st.text() | st.integers() | st.booleans() | st.none()
+
+
+@given(
+    st.dictionaries(
+        st.text() | st.integers() | st.booleans(), scalars | st.dictionaries(st.text(), scalars)
+    )
+)
+def test_the_fast_encoder_writes_the_same_bytes(metadata: dict[Any, Any]) -> None:
+    """msgspec encodes most records, and ``json`` the others; a reader sees no difference."""
+    row = SessionRow(
+        id="abc", user_id="u", active_expires=1, idle_expires=2, attributes={"noted": metadata}
+    )
+    columns = {"id": "abc", "user_id": "u", "active_expires": 1, "idle_expires": 2}
+    text = json.dumps({**columns, "noted": metadata}, ensure_ascii=False, separators=(",", ":"))
+    assert encode_row(row) == text.encode()
+
+
 def nested(depth: int) -> Any:
     """Return an empty list inside this many others."""
     value: Any = []

@@ -35,8 +35,8 @@ RequestT = TypeVar("RequestT", bound=tuple[Any, ...])
 MAX_REQUESTS: Final = 512
 """How many requests are sent together at most."""
 
-MIN_COMMANDS: Final = 32
-"""How many commands are sent together at least, where so many wait: fewer would be cheap to answer
+MIN_REQUESTS: Final = 16
+"""How many requests are sent together at least, where so many wait: fewer would be cheap to answer
 and expensive to send."""
 
 MAX_IN_FLIGHT: Final = 4
@@ -72,10 +72,6 @@ class Batcher(ABC, Generic[RequestT]):
     @abstractmethod
     def fail(self, requests: Sequence[RequestT], error: NoReply | BatchRejected) -> None:
         """Set this error for all these requests that have no result."""
-
-    def batch_size(self) -> int:
-        """Return how many requests to send now."""
-        return MAX_REQUESTS
 
     def admit(self) -> None:
         """Make room for a request, which the caller then appends.
@@ -124,12 +120,23 @@ class Batcher(ABC, Generic[RequestT]):
 
     def _take(self) -> list[RequestT]:
         """Return the oldest requests, and let another task send those that remain."""
-        size = self.batch_size()
+        size = self._batch_size()
         taken, self._requests = self._requests[:size], self._requests[size:]
         self._move_mark(len(taken))
         if self._requests:
             self._collect()
         return taken
+
+    def _batch_size(self) -> int:
+        """Return how many requests to send now.
+
+        It is half of them while no other batch is in flight, then the other half: so the server
+        works at one half while the replies to the other are parsed. If all went together, either
+        the server or this process would always be idle.
+        """
+        is_only_one = len(self._workers) == 1  # the worker that asks
+        size = max((len(self._requests) + 1) // 2, MIN_REQUESTS) if is_only_one else MAX_REQUESTS
+        return min(size, MAX_REQUESTS)
 
     def _move_mark(self, taken: int) -> None:
         """Keep track of how long the oldest request has waited, in one number for all of them.
@@ -243,14 +250,6 @@ class RequestBatcher(Batcher[_Request]):
         if end < self._alarm_at:
             self._set_alarm(end)
         return future
-
-    def batch_size(self) -> int:
-        """Share the requests among the batches that may be sent.
-
-        The server works at one of them while the replies to another are parsed.
-        """
-        free = MAX_IN_FLIGHT - len(self._workers) + 1  # with the one that takes
-        return min(max(len(self._requests) // free, MIN_COMMANDS), MAX_REQUESTS)
 
     async def send(self, requests: list[_Request], seconds: float) -> None:
         batch = _Batch(requests)

@@ -8,7 +8,7 @@ way, such as a lost connection or another session's record, is left to the sessi
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from lucia._logs import Outage
 from lucia._redis.lookup import Lookup
@@ -28,9 +28,6 @@ ReadError = NoReply | BatchRejected | MismatchedReply
 
 Recover = Callable[[str, ReadError, float], Coroutine[Any, Any, StoredSession | None]]
 """Reads a session another way after an error, in so many seconds."""
-
-MIN_READS: Final = 16
-"""How many sessions are read together at least, where so many are asked for."""
 
 _Future = asyncio.Future[StoredSession | None]
 
@@ -179,16 +176,6 @@ class _SessionBatcher(Batcher[_Read]):
             self._answer(requests, records, end)
         else:
             self._answer_groups(requests, groups, records, end)
-
-    def batch_size(self) -> int:
-        """Return half of what waits while nothing else is in flight, and then the other half.
-
-        So the server looks up the keys of one half while the records of the other are parsed. All
-        in one batch would leave either this process or the server idle.
-        """
-        if len(self._workers) > 1:  # one is that of the batch to be sent
-            return batching.MAX_REQUESTS
-        return min(max((len(self._requests) + 1) // 2, MIN_READS), batching.MAX_REQUESTS)
 
     def fail(self, requests: Sequence[_Read], error: NoReply | BatchRejected) -> None:
         for _, future, _ in requests:
