@@ -93,6 +93,9 @@ class Cluster:
         return f"redis://127.0.0.1:{self.ports[0]}"
 
 
+BACKLOG: Final = "4096"
+"""More connections than the benchmark opens at once. With fewer places, some wait for seconds."""
+
 MANY: Final = "30000"
 """The limit of connections of a server: more than the benchmark opens.
 
@@ -127,6 +130,8 @@ def own_server(program: str, folder: Path, *options: str) -> Generator[Server]:
         "",
         "--maxclients",
         MANY,
+        "--tcp-backlog",
+        BACKLOG,
         "--unixsocket",
         str(path),
     ):

@@ -7,7 +7,12 @@ for each of its callers.
 
 from typing import Final
 
-__all__ = ["CONNECTIONS"]
+__all__ = ["CONNECTIONS", "KEEPALIVE"]
 
 CONNECTIONS: Final = 2_048
 """More than there are concurrent callers. By default, redis-py raises an error beyond 100."""
+
+KEEPALIVE: Final = False
+"""No TCP keepalive probes. By redis-py's default, a connection that is idle for half a minute while
+others are measured is probed, and on a busy machine some are reset, which redis-py does not notice
+before it writes."""

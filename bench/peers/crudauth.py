@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from starlette.requests import Request
 
 from bench.peer import AsyncPeer, expect
-from bench.peers import CONNECTIONS
+from bench.peers import CONNECTIONS, KEEPALIVE
 
 MANY = 1_000_000
 
@@ -25,7 +25,7 @@ async def open_peer(url: str) -> AsyncGenerator[AsyncPeer]:
 
     The cap on sessions of a user is never reached.
     """
-    client: Any = Redis.from_url(url, max_connections=CONNECTIONS)
+    client: Any = Redis.from_url(url, max_connections=CONNECTIONS, socket_keepalive=KEEPALIVE)
     async with client:
         sessions = get_session_storage("redis", prefix="crudauth:session:", client=client)
         tokens = get_session_storage("redis", prefix="crudauth:csrf:", client=client)

@@ -8,7 +8,7 @@ import django  # type: ignore[import-untyped] # it has no types
 from django.conf import settings  # type: ignore[import-untyped]
 
 from bench.peer import RECORD, Peer
-from bench.peers import CONNECTIONS
+from bench.peers import CONNECTIONS, KEEPALIVE
 
 
 @contextmanager
@@ -17,7 +17,7 @@ def open_peer(url: str) -> Generator[Peer]:
     cache = {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
         "LOCATION": url,
-        "OPTIONS": {"max_connections": CONNECTIONS},
+        "OPTIONS": {"max_connections": CONNECTIONS, "socket_keepalive": KEEPALIVE},
     }
     settings.configure(
         CACHES={"default": cache}, SESSION_ENGINE="django.contrib.sessions.backends.cache"

@@ -14,7 +14,7 @@ from fastapi_users.db import BaseUserDatabase
 from fastapi_users.schemas import BaseUserCreate
 
 from bench.peer import HOUR, AsyncPeer, Logins, expect
-from bench.peers import CONNECTIONS
+from bench.peers import CONNECTIONS, KEEPALIVE
 
 
 @dataclass
@@ -55,7 +55,9 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, uuid.UUID]):
 @asynccontextmanager
 async def open_peer(url: str) -> AsyncGenerator[AsyncPeer]:
     """Open the strategy as the documentation shows, with a decoding client and a lifetime."""
-    client: Any = redis.asyncio.from_url(url, decode_responses=True, max_connections=CONNECTIONS)
+    client: Any = redis.asyncio.from_url(
+        url, decode_responses=True, max_connections=CONNECTIONS, socket_keepalive=KEEPALIVE
+    )
     async with client:
         strategy: RedisStrategy[User, uuid.UUID] = RedisStrategy(client, lifetime_seconds=HOUR)
         manager = UserManager(Users())
@@ -83,7 +85,9 @@ async def open_peer(url: str) -> AsyncGenerator[AsyncPeer]:
 @asynccontextmanager
 async def open_logins(url: str) -> AsyncGenerator[Logins]:
     """Sign up and log in as the library's routes do."""
-    client: Any = redis.asyncio.from_url(url, decode_responses=True, max_connections=CONNECTIONS)
+    client: Any = redis.asyncio.from_url(
+        url, decode_responses=True, max_connections=CONNECTIONS, socket_keepalive=KEEPALIVE
+    )
     async with client:
         strategy: RedisStrategy[User, uuid.UUID] = RedisStrategy(client, lifetime_seconds=HOUR)
         manager = UserManager(Users())

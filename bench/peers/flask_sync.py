@@ -13,13 +13,13 @@ from redis import Redis
 from werkzeug.test import create_environ
 
 from bench.peer import RECORD, Peer
-from bench.peers import CONNECTIONS
+from bench.peers import CONNECTIONS, KEEPALIVE
 
 
 @contextmanager
 def open_peer(url: str) -> Generator[Peer]:
     """Set the extension up as the documentation shows."""
-    with Redis.from_url(url, max_connections=CONNECTIONS) as client:
+    with Redis.from_url(url, max_connections=CONNECTIONS, socket_keepalive=KEEPALIVE) as client:
         app = Flask(__name__)
         app.config.update(SESSION_TYPE="redis", SESSION_REDIS=client)
         Session(app)

@@ -9,7 +9,7 @@ from typing import Any
 from redis.asyncio import Redis, RedisCluster
 
 from bench.peer import HOUR, AsyncPeer, DeviceLists, Logins, expect
-from bench.peers import CONNECTIONS
+from bench.peers import CONNECTIONS, KEEPALIVE
 from lucia import (
     AsyncAuth,
     InvalidCredentials,
@@ -35,7 +35,7 @@ async def open_peer(
 ) -> AsyncGenerator[AsyncPeer]:
     """Open the library with settings of the adapter, with times in seconds."""
     make: Any = RedisCluster if cluster else Redis
-    client = make.from_url(url, max_connections=CONNECTIONS)
+    client = make.from_url(url, max_connections=CONNECTIONS, socket_keepalive=KEEPALIVE)
     async with client, AsyncRedisSessionAdapter(client, **with_times(settings)) as sessions:
         auth = AsyncAuth(sessions=sessions, env="DEV", session_expires_in=LIFE)
         hasty = AsyncAuth(sessions=sessions, env="DEV", session_expires_in=IDLE_SOON)
@@ -66,7 +66,9 @@ async def open_device_lists(
     url: str, *, cluster: bool = False, layout: LayoutName = "default"
 ) -> AsyncGenerator[DeviceLists]:
     """Open the device list over one server or a cluster."""
-    client: Any = (RedisCluster if cluster else Redis).from_url(url, max_connections=CONNECTIONS)
+    client: Any = (RedisCluster if cluster else Redis).from_url(
+        url, max_connections=CONNECTIONS, socket_keepalive=KEEPALIVE
+    )
     async with client, AsyncRedisSessionAdapter(client, layout=layout) as sessions:
         auth = AsyncAuth(sessions=sessions, env="DEV")
 
@@ -79,7 +81,7 @@ async def open_device_lists(
 @asynccontextmanager
 async def open_logins(url: str) -> AsyncGenerator[Logins]:
     """Open the library with users in memory."""
-    client: Any = Redis.from_url(url, max_connections=CONNECTIONS)
+    client: Any = Redis.from_url(url, max_connections=CONNECTIONS, socket_keepalive=KEEPALIVE)
     async with client, AsyncRedisSessionAdapter(client) as sessions:
         auth = AsyncAuth(users=AsyncMemoryAdapter(), sessions=sessions, env="DEV")
         async with auth:

@@ -7,7 +7,7 @@ from typing import Any
 from redis import Redis
 
 from bench.peer import Peer
-from bench.peers import CONNECTIONS
+from bench.peers import CONNECTIONS, KEEPALIVE
 from bench.peers.ours import LIFE, user_id_of
 from lucia import Auth, InvalidSessionId
 from lucia.adapters.redis import RedisSessionAdapter
@@ -17,7 +17,7 @@ from lucia.adapters.redis import RedisSessionAdapter
 def open_peer(url: str, **settings: Any) -> Generator[Peer]:
     """Open the library with settings of the adapter."""
     with (
-        Redis.from_url(url, max_connections=CONNECTIONS) as client,
+        Redis.from_url(url, max_connections=CONNECTIONS, socket_keepalive=KEEPALIVE) as client,
         RedisSessionAdapter(client, **settings) as sessions,
     ):
         auth = Auth(sessions=sessions, env="DEV", session_expires_in=LIFE)

@@ -12,7 +12,7 @@ from typing import Any, Final
 from redis.asyncio import Redis, RedisCluster
 
 from bench.peer import HOUR, RECORD, AsyncPeer, expect
-from bench.peers import CONNECTIONS
+from bench.peers import CONNECTIONS, KEEPALIVE
 
 MARK: Final = "?" * len(str(RECORD["user_id"]))
 AT: Final = json.dumps(RECORD | {"user_id": MARK}).index(MARK)
@@ -24,7 +24,7 @@ USER_ID: Final = slice(AT, AT + len(MARK))
 async def open_peer(url: str, *, cluster: bool = False) -> AsyncGenerator[AsyncPeer]:
     """Open a client of one server or of a cluster."""
     make: Any = RedisCluster if cluster else Redis
-    client = make.from_url(url, max_connections=CONNECTIONS)
+    client = make.from_url(url, max_connections=CONNECTIONS, socket_keepalive=KEEPALIVE)
     async with client:
 
         def get(session_id: str) -> Awaitable[bytes | None]:

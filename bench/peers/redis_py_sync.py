@@ -9,7 +9,7 @@ from typing import Any
 from redis import Redis
 
 from bench.peer import HOUR, RECORD, Peer
-from bench.peers import CONNECTIONS
+from bench.peers import CONNECTIONS, KEEPALIVE
 from bench.peers.redis_py import user_id_of
 
 
@@ -17,7 +17,7 @@ from bench.peers.redis_py import user_id_of
 def open_peer(url: str) -> Generator[Peer]:
     """Open a client with its default pool."""
     client: Any
-    with Redis.from_url(url, max_connections=CONNECTIONS) as client:
+    with Redis.from_url(url, max_connections=CONNECTIONS, socket_keepalive=KEEPALIVE) as client:
 
         def create(user_id: str) -> str:
             session_id = secrets.token_hex(20)

@@ -13,13 +13,13 @@ from starsessions import JsonSerializer
 from starsessions.stores.redis import RedisStore
 
 from bench.peer import HOUR, RECORD, AsyncPeer, expect
-from bench.peers import CONNECTIONS
+from bench.peers import CONNECTIONS, KEEPALIVE
 
 
 @asynccontextmanager
 async def open_peer(url: str) -> AsyncGenerator[AsyncPeer]:
     """Open a store over a client as the documentation shows, with the default serializer."""
-    client: Any = Redis.from_url(url, max_connections=CONNECTIONS)
+    client: Any = Redis.from_url(url, max_connections=CONNECTIONS, socket_keepalive=KEEPALIVE)
     async with client:
         store = RedisStore(connection=client)
         serializer = JsonSerializer()

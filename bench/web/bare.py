@@ -8,7 +8,7 @@ from fastapi import Depends, FastAPI, Response
 from redis.asyncio import Redis
 
 from bench.drive import user_ids
-from bench.peers import CONNECTIONS
+from bench.peers import CONNECTIONS, KEEPALIVE
 from bench.web import Web
 
 NOBODY = user_ids(1)[0]
@@ -62,7 +62,7 @@ def make_web(url: str, *, dependency: Dependency | None) -> Web:
 
 def getting(url: str) -> Callable[[], Awaitable[str]]:
     """Return a dependency that sends one GET."""
-    client: Any = Redis.from_url(url, max_connections=CONNECTIONS)
+    client: Any = Redis.from_url(url, max_connections=CONNECTIONS, socket_keepalive=KEEPALIVE)
 
     async def get() -> str:
         await client.get("session:unknown")

@@ -15,14 +15,16 @@ from fastapi_users.authentication import (
 )
 
 from bench.peer import HOUR
-from bench.peers import CONNECTIONS
+from bench.peers import CONNECTIONS, KEEPALIVE
 from bench.peers.fastapi_users import User, UserManager, Users
 from bench.web import Web
 
 
 def make_web(url: str) -> Web:
     """Set the application up as the documentation shows."""
-    client: Any = redis.asyncio.from_url(url, decode_responses=True, max_connections=CONNECTIONS)
+    client: Any = redis.asyncio.from_url(
+        url, decode_responses=True, max_connections=CONNECTIONS, socket_keepalive=KEEPALIVE
+    )
     users = Users()
 
     async def get_manager() -> AsyncGenerator[UserManager]:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI
 from redis.asyncio import Redis
 
-from bench.peers import CONNECTIONS
+from bench.peers import CONNECTIONS, KEEPALIVE
 from bench.peers.ours import LIFE, with_times
 from bench.web import Web
 from lucia import AsyncAuth, AsyncAuthRequest, Session, User
@@ -15,7 +15,7 @@ from lucia.middleware.fastapi import FastAPIAuth
 
 def make_web(url: str, *, validate_ahead: bool = False, **settings: Any) -> Web:
     """Set the application up; other settings are the adapter's, with times in seconds."""
-    client = Redis.from_url(url, max_connections=CONNECTIONS)
+    client = Redis.from_url(url, max_connections=CONNECTIONS, socket_keepalive=KEEPALIVE)
     auth = AsyncAuth(
         sessions=AsyncRedisSessionAdapter(client, **with_times(settings)),
         env="DEV",

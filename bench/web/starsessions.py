@@ -8,13 +8,13 @@ from starsessions import SessionAutoloadMiddleware, SessionMiddleware
 from starsessions.stores.redis import RedisStore
 
 from bench.peer import HOUR, RECORD
-from bench.peers import CONNECTIONS
+from bench.peers import CONNECTIONS, KEEPALIVE
 from bench.web import Web
 
 
 def make_web(url: str) -> Web:
     """Set the application up as the documentation shows."""
-    client: Any = Redis.from_url(url, max_connections=CONNECTIONS)
+    client: Any = Redis.from_url(url, max_connections=CONNECTIONS, socket_keepalive=KEEPALIVE)
     app = FastAPI()
     app.add_middleware(SessionAutoloadMiddleware)
     app.add_middleware(

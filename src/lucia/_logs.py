@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from logging import ERROR, INFO, WARNING
 from typing import Final, NamedTuple
 
@@ -367,7 +368,7 @@ def _opened() -> Generator[tuple[_Open, bool]]:
 def _write(name: str, text: str, *subjects: str, **fields: str | float | None) -> None:
     """Write a line; ``text`` has a ``%s`` for each of the first fields, in their order."""
     event = EVENTS[name]
-    logger = logging.getLogger(event.logger)
+    logger = _logger(event.logger)
     if not logger.isEnabledFor(event.level):
         return
     extra = {"event": name, **{field: _shown(value) for field, value in fields.items()}}
@@ -380,6 +381,10 @@ def _write(name: str, text: str, *subjects: str, **fields: str | float | None) -
         if suppressed:
             text, values = f"{text} (%s more since the last such line)", [*values, suppressed]
     logger.log(event.level, text, *values, extra=extra)
+
+
+_logger: Final = lru_cache(maxsize=None)(logging.getLogger)
+"""``logging.getLogger`` takes a lock each time."""
 
 
 def _shown(value: str | float | None) -> str | float | None:

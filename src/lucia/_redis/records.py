@@ -97,13 +97,14 @@ def _is_plain(members: Mapping[Any, Any], depth: int = 2) -> bool:
     It does with texts and whole numbers, and with objects of such values, as ``Auth`` writes them.
     Exact classes: a subclass, such as an enum, may be encoded in another way.
     """
-    return depth > 0 and all(
-        name.__class__ is str
-        and (
-            value.__class__ in _SCALARS or (value.__class__ is dict and _is_plain(value, depth - 1))
-        )
-        for name, value in members.items()
-    )
+    for name, value in members.items():
+        if name.__class__ is not str:
+            return False
+        if value.__class__ not in _SCALARS:
+            is_object = value.__class__ is dict and depth > 1
+            if not (is_object and _is_plain(value, depth - 1)):
+                return False
+    return True
 
 
 class MismatchedReply(Exception):
