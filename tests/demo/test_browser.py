@@ -17,6 +17,7 @@ from tools.servers import Server
 ROOT = Path(__file__).parents[2]
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 OLD, NEW = "correct horse battery", "staple of the correct horse"
+expect.set_options(timeout=30_000)  # in milliseconds; the default of 5 s is short on a busy machine
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 
 

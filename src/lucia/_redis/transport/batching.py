@@ -1,8 +1,8 @@
 """Requests of one tick of an event loop, sent to a server together.
 
 Where many tasks ask at once, most of a request's cost is a connection of its own, packing, sending
-and waking up. So what is asked within one tick goes out together on one connection. While as many
-batches are in flight as may be, requests collect, and the next batch is larger.
+and waking up. So what is asked within one tick goes out together, in two halves if it is much.
+While as many batches are in flight as may be, requests collect, and the next batch is larger.
 
 * Each request has a future that nobody else waits for. A request that is cancelled before it is
   sent is not sent; the reply to one that is cancelled later is thrown away. A batch belongs to a

@@ -1,8 +1,9 @@
 """Reads of sessions, batched: the path of nearly every request to an application.
 
-What is asked within one tick of an event loop is one ``MGET``. The task that sends it parses the
-records and sets the results, so a request waits for nothing but its own future. Whatever is in the
-way, such as a lost connection or another session's record, is left to the session reader.
+Reads of one tick of an event loop are sent together, as one ``MGET`` or two. The task that sends
+one parses the records and sets the results, so a request waits for nothing but its own future.
+Whatever is in the way, such as a lost connection or another session's record, is left to the
+session reader.
 """
 
 import asyncio
