@@ -94,7 +94,9 @@ class Cluster:
 
 
 BACKLOG: Final = "4096"
-"""More connections than the benchmark opens at once. With fewer places, some wait for seconds."""
+"""More connections than the benchmark opens at once. With fewer places, some wait for seconds.
+
+The kernel lowers it to ``net.core.somaxconn``."""
 
 MANY: Final = "30000"
 """The limit of connections of a server: more than the benchmark opens.
@@ -157,7 +159,7 @@ def own_cluster(folder: Path) -> Generator[Cluster]:
                 "cluster-enabled": "yes",
                 "logfile": own / "log",
             }
-            options["maxclients"] = MANY
+            options |= {"maxclients": MANY, "tcp-backlog": BACKLOG}
             stack.enter_context(
                 running(
                     "redis-server",

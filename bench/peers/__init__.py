@@ -13,6 +13,6 @@ CONNECTIONS: Final = 2_048
 """More than there are concurrent callers. By default, redis-py raises an error beyond 100."""
 
 KEEPALIVE: Final = False
-"""No TCP keepalive probes. By redis-py's default, a connection that is idle for half a minute while
-others are measured is probed, and on a busy machine some are reset, which redis-py does not notice
-before it writes."""
+"""No TCP keepalive probes. By the default of redis-py 8, a connection that is idle for half a
+minute while others are measured is probed, and on a busy machine some are reset, which redis-py
+does not notice before it writes."""

@@ -11,6 +11,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from bench.peer import AsyncPeer
+from bench.peers import KEEPALIVE
 from bench.peers.redis_py import check_record, creating, user_id_of
 
 
@@ -44,8 +45,8 @@ class Gathered:
 async def open_peer(url: str) -> AsyncGenerator[AsyncPeer]:
     """Open a reader with a connection of its own."""
     async with (
-        Redis.from_url(url, single_connection_client=True) as reader,
-        Redis.from_url(url, max_connections=100) as client,
+        Redis.from_url(url, single_connection_client=True, socket_keepalive=KEEPALIVE) as reader,
+        Redis.from_url(url, max_connections=100, socket_keepalive=KEEPALIVE) as client,
     ):
         gathered = Gathered(reader)
 

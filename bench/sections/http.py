@@ -219,7 +219,7 @@ def _read_all(connections: Sequence[socket]) -> None:
 
 
 def _of(server: str) -> list[Subject]:
-    """Return the applications on a server; with a tuned collector only ours and the baseline."""
+    """Return the applications on a server; with a tuned collector only ours and the baselines."""
     applications = _applications()
     wanted = {NOTHING, GETS, *MINE} if server == TUNED else applications.keys()
     loop, settings = SERVERS[server]
@@ -294,7 +294,8 @@ SECTION: Final = Section(
     about=(
         "One FastAPI application on one process of uvicorn, loaded by wrk with a hundred cookies "
         "in turn, by the number of connections; in brackets, the ratio to the same endpoint with "
-        "an async dependency that does nothing. The endpoint returns the id of the logged-in user. "
+        "an async dependency that does nothing. The GET of redis-py reads a key that does not "
+        "exist. The endpoint returns the id of the logged-in user. "
         "Plain uvicorn runs on asyncio and h11, `uvicorn[standard]` on uvloop and httptools. See "
         "[In production](production.md#the-garbage-collector) for the tuned collector. *Objects* "
         "are those that Python's garbage collector tracks, for each of 256 requests that wait for "

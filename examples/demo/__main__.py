@@ -121,7 +121,7 @@ def run_until_signal(server: uvicorn.Server, listener: socket.socket) -> None:
     """Run the server until SIGINT, SIGTERM or SIGHUP.
 
     Raises:
-        SystemExit: the signal was not SIGINT; the code is 128 plus its number.
+        SystemExit: a signal was not SIGINT; the code is 128 plus its number.
     """
     received: list[int] = []
 
@@ -133,9 +133,11 @@ def run_until_signal(server: uvicorn.Server, listener: socket.socket) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
     # While it serves, uvicorn handles SIGINT and SIGTERM itself; at its end it raises them again.
+    # Later signals are ignored, so that nothing interrupts the clean-up.
     server.run(sockets=[listener])
-    if received and received[0] != signal.SIGINT:
-        _leave(received[0], None)
+    ended_by = next((number for number in received if number != signal.SIGINT), None)
+    if ended_by is not None:
+        _leave(ended_by, None)
 
 
 def listen(host: str, port: int | None) -> socket.socket:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import lru_cache
+from functools import cache
 from logging import ERROR, INFO, WARNING
 from typing import Final, NamedTuple
 
@@ -383,7 +383,7 @@ def _write(name: str, text: str, *subjects: str, **fields: str | float | None) -
     logger.log(event.level, text, *values, extra=extra)
 
 
-_logger: Final = lru_cache(maxsize=None)(logging.getLogger)
+_logger: Final = cache(logging.getLogger)
 """``logging.getLogger`` takes a lock each time."""
 
 

@@ -226,7 +226,7 @@ class SessionRow:
         id: the secret that the cookie carries; any text of 1 to 255 characters.
         user_id: whose it is.
         active_expires: end of the active period, in milliseconds since the epoch.
-        idle_expires: end of the idle period, likewise; after it the session is dead.
+        idle_expires: end of the idle period, also in milliseconds; after it the session is dead.
         attributes: the record's other members, kept and given back as they are.
 
     Raises:

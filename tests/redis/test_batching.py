@@ -261,7 +261,7 @@ async def test_two_halves(
     While two batches are in flight, later ones go together.
     """
     monkeypatch.setattr(batches_module, "MIN_REQUESTS", 4)
-    for count, sizes in ((9, [5, 4]), (5, [4, 1]), (3, [3])):
+    for count, sizes in ((9, [5, 4]), (8, [4, 4]), (7, [7]), (3, [3])):
         server.sent.clear()
         waiting = [kind.ask(str(number)) for number in range(count)]
         await ticks()

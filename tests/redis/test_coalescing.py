@@ -79,11 +79,11 @@ class TestUncoalescedCluster(AsyncSessionFirstSuite):
         return AsyncRedisSessionAdapter(cluster_client, coalesce=False)
 
 
-@pytest.mark.parametrize(("coalesce", "commands"), [(True, 1), (False, MANY)])
+@pytest.mark.parametrize(("coalesce", "commands"), [(True, 2), (False, MANY)])
 async def test_reads_at_once(
     client: Redis, inspector: Inspector, coalesce: bool, commands: int
 ) -> None:
-    """Concurrent reads are one command, and each gets its own session or None."""
+    """Concurrent reads are two commands, and each gets its own session or None."""
     adapter = AsyncRedisSessionAdapter(client, coalesce=coalesce)
     rows = [row(f"s{number}", f"u{number}") for number in range(MANY)]
     await asyncio.gather(*map(adapter.set_session, rows[::2]))

@@ -99,8 +99,7 @@ class AsyncFiveMethods:
             if await self._adapter.get_session(session_id) is None:
                 return await self._successor(session_id)
             await self._adapter.set_session(successor)
-            # Read again: a revocation since the first read has seen the used session alone, and has
-            # missed the successor.
+            # Read again: a revocation since the first read may have missed the successor.
             if await self._adapter.get_session(session_id) is None:
                 await self._adapter.delete_session(successor.id)
                 return None

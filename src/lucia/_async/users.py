@@ -283,7 +283,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         proven = False
         try:
             proven = await self._still_proven(row, password, address)
-        # Also if an error or a cancellation ends the check: nobody is told this session's id.
+        # Revoke it also if an error or a cancellation ends the check: nobody is told its id.
         finally:
             if not proven:
                 await self.invalidate_session(session.session_id)

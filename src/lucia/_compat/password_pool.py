@@ -137,7 +137,8 @@ class _Turn:
 
     def run(self) -> Callable[[], None]:
         """Do the job unless its caller was cancelled; return a function that sets the result."""
-        if not self.future.set_running_or_notify_cancel():
+        # A job whose thread could not be started has failed already, though it is still queued.
+        if self.future.done() or not self.future.set_running_or_notify_cancel():
             return lambda: None
         # Also an error that is no Exception: the caller waits for this future alone.
         try:
@@ -241,7 +242,7 @@ class _Pool:
     def submit(
         self, owner: str, job: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
     ) -> Future[T]:
-        """Start or queue a job; its place is free once it is done, or cancelled before it began.
+        """Start or queue a job; its place is free once it is done, or cancelled while it waits.
 
         Raises:
             Overloaded: there is no place.
@@ -270,7 +271,8 @@ class _Pool:
                     self._executor.submit(self._work, turn)
             except RuntimeError as error:
                 upcoming = self._turns.leave(turn)
-                with suppress(InvalidStateError):  # cancelled in another thread
+                # Another thread may have cancelled it, or done it: submit() had queued it before.
+                with suppress(InvalidStateError):
                     turn.future.set_exception(error)
                 turn = upcoming
             else:

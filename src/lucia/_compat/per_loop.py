@@ -87,7 +87,7 @@ class AsyncPerLoop(Generic[AsyncClosableT]):
             await closing.aclose()
 
     async def _first(self) -> AsyncClosableT:
-        # Not by a WeakKeyDictionary: the values refer to their loops, and would keep them.
+        # No WeakKeyDictionary: the values refer to their loops, and would keep them.
         for loop in [loop for loop in self._by_loop if loop.is_closed()]:
             _, _, finalizer = self._by_loop.pop(loop)
             finalizer.detach()

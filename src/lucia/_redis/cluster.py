@@ -177,7 +177,8 @@ class PlainSteps:
         if index.legacy_writers:
             replies = yield Transaction((*added, Call("PERSIST", (key,))))
             return cast("int", replies[len(added) - 1])
-        # Together with the entry: a crash must not leave an index without an expiry (I3).
+        # Together with the entry: a crash must not leave an index without an expiry (I3). Only an
+        # index that was endless, and was emptied since PTTL, gets it one step later.
         replies = yield Transaction((*added, *(() if is_endless else (first, longer))))
         length = cast("int", replies[len(added) - 1])
         # The index was emptied since PTTL, so this one is new, and ours.

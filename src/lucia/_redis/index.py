@@ -173,7 +173,7 @@ class ListIndex:
         ids = list(
             cast(
                 "list[bytes]",
-                # At least -1, since -0 would be the other end of the list.
+                # At most -1, since -0 would be the other end of the list.
                 (yield Call("LRANGE", (key, -(cursor.position + size), -max(cursor.position, 1)))),
             )
         )

@@ -82,7 +82,7 @@ def encode_row(row: SessionRow) -> bytes:
 
 def _encode_object(members: Mapping[str, Any]) -> bytes:
     if _is_plain(members):
-        with suppress(OverflowError, *PARSE_ERRORS):  # an int of more than 64 bits; a surrogate
+        with suppress(*PARSE_ERRORS):  # a lone surrogate, or an int of too many digits
             return _encode_plain(members)
     _check_depth(members)
     try:
@@ -94,7 +94,7 @@ def _encode_object(members: Mapping[str, Any]) -> bytes:
 def _is_plain(members: Mapping[Any, Any], depth: int = 2) -> bool:
     """Return whether msgspec encodes an object just as ``json`` does.
 
-    It does with texts and whole numbers, and with objects of such values, as ``Auth`` writes them.
+    It does with strings, integers, booleans and null, and with objects of these.
     Exact classes: a subclass, such as an enum, may be encoded in another way.
     """
     for name, value in members.items():

@@ -55,8 +55,8 @@ ALREADY_EXPIRED: Final = -3
 CHANGED: Final = -1
 """Something has changed since it was read; nothing was changed by the script."""
 
-# A script may read the time before it writes: replicas are sent the writes, with absolute times,
-# and not the script.
+# A script may read the time before it writes: replicas are sent the writes, and not the
+# script.
 NOW: Final = (
     "local time = redis.call('TIME'); local now = time[1] * 1000 + math.floor(time[2] / 1000)"
 )
@@ -132,8 +132,8 @@ if not redis.call('MGET', KEYS[1])[1] then
 end
 if tonumber(ARGV[4]) <= now then return {ALREADY_EXPIRED} end
 index_length(KEYS[3])
--- The used session goes last: nothing is undone, and if the server refuses a write, the session
--- must not be lost (I5).
+-- The used session goes after its successor and its marker: nothing is undone, and if the server
+-- refuses one of these, the session must not be lost (I5).
 if not redis.call('SET', KEYS[2], ARGV[3], 'NX', 'PXAT', ARGV[4]) then return {TAKEN} end
 redis.call('SET', KEYS[4], ARGV[5], 'PX', ARGV[6])
 redis.call('DEL', KEYS[1])
@@ -266,8 +266,8 @@ def index_scripts(kind: str, functions: str, *, legacy_writers: bool) -> IndexSc
         "push": _PUSH,
         "drop": _DROP,
     }
-    # What creates or renews a session is never sent again (I6), and a push that runs twice would
-    # put an id into a list twice.
+    # What creates or renews a session is not sent again after a lost reply (I6), and a push that
+    # runs twice would put an id into a list twice.
     repeatable = {"revoke", "prune", "drop"}
     return IndexScripts(
         **{

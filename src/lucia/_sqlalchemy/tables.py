@@ -472,7 +472,8 @@ def retry_pause(attempt: int) -> float:
 
 def hide_parameters(error: StatementError) -> None:
     """Remove the statement's values (ids, hashes, attributes) from this error and its causes."""
-    # The longest first: without a shorter one that is part of it, a longer one would not be found.
+    # The longest first: once a shorter text that is part of it is replaced, a longer one is not
+    # found.
     secrets = sorted(_quotable(error.params), key=len, reverse=True)
     error.hide_parameters = True
     error.params = None

@@ -100,8 +100,7 @@ class FiveMethods:
             if self._adapter.get_session(session_id) is None:
                 return self._successor(session_id)
             self._adapter.set_session(successor)
-            # Read again: a revocation since the first read has seen the used session alone, and has
-            # missed the successor.
+            # Read again: a revocation since the first read may have missed the successor.
             if self._adapter.get_session(session_id) is None:
                 self._adapter.delete_session(successor.id)
                 return None

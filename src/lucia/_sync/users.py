@@ -284,7 +284,7 @@ class UserMethods(SessionMethods[UserT]):
         proven = False
         try:
             proven = self._still_proven(row, password, address)
-        # Also if an error or a cancellation ends the check: nobody is told this session's id.
+        # Revoke it also if an error or a cancellation ends the check: nobody is told its id.
         finally:
             if not proven:
                 self.invalidate_session(session.session_id)

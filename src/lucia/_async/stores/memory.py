@@ -58,7 +58,7 @@ class AsyncMemoryAdapter:
                     "a user with this id exists already: generate_custom_user_id has to return a "
                     "new one each time"
                 )
-            # First what may be refused: then no user is stored.
+            # Add the key first: if it is refused, no user is stored.
             if key is not None:
                 self._add_key(key)
             self._users[user_id] = user
@@ -241,7 +241,7 @@ class AsyncMemoryAdapter:
         async with self._lock:
             if session_id not in self._sessions:
                 return self._follow_chain(session_id)
-            # First what may be refused: if the id is taken, the used session stays.
+            # Add the successor first: if its id is taken, the used session stays.
             self._add_session(successor)
             del self._sessions[session_id]
             self._renewals.add(session_id, successor.id, grace)

@@ -552,7 +552,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         await self.check_gone(adapter, other)
 
     async def test_keep_renewed_without_grace(self, adapter: AsyncRenewingSessionAdapter) -> None:
-        """A used id keeps its successor with a grace of 0 too: who asks stays logged in."""
+        """A used id keeps its successor with a grace of 0 too: the client stays logged in."""
         used, successor, other = (self.row(name) for name in ("used", "successor", "other"))
         await self.store(adapter, used, other)
         equal(await adapter.renew_session("used", successor, grace=0), successor, "renew_session")

@@ -67,8 +67,8 @@ class IndexExaminer:
     def examine(self, key: bytes, deferred: Deferred) -> Operation[list[Finding]]:
         """Examine an index: first all its entries, then its expiry."""
         user_id = self.user_of(key)
-        # In this order, since a login extends the expiry itself: the expiry that is read later is
-        # at least that of the sessions that are read here.
+        # In this order: a login since the first read extends the expiry itself, so in a sound index
+        # the expiry that is read later covers all sessions that are read here.
         findings, latest = yield from self._examine_entries(key, user_id, deferred)
         ttl, time = yield OnNode(deferred.node, (Call("PTTL", (key,)), Call("TIME", ())))
         now = milliseconds_of(time)

@@ -1,14 +1,14 @@
 """Requests of one tick of an event loop, sent to a server together.
 
 Where many tasks ask at once, most of a request's cost is a connection of its own, packing, sending
-and waking up. So what is asked within one tick goes out together, in two halves if it is much.
+and waking up. So what is asked within one tick goes out together, in two halves if there are many.
 While as many batches are in flight as may be, requests collect, and the next batch is larger.
 
 * Each request has a future that nobody else waits for. A request that is cancelled before it is
   sent is not sent; the reply to one that is cancelled later is thrown away. A batch belongs to a
   task of the batcher's, never to one that waits.
 * A request never joins a batch that was sent already: its reply could be older than a revocation
-  that is complete (I4).
+  that is complete (I2).
 * No two requests are given the same error object, since raising an error changes it.
 """
 
@@ -21,6 +21,7 @@ from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
+from lucia._compat.tasks import start_task
 from lucia._logs import overloaded
 from lucia._redis.commands import Reply, Words
 from lucia._redis.transport.connection_io import Exchange
@@ -36,11 +37,10 @@ MAX_REQUESTS: Final = 512
 """How many requests are sent together at most."""
 
 MIN_REQUESTS: Final = 16
-"""How many requests are sent together at least, where so many wait: fewer would be cheap to answer
-and expensive to send."""
+"""How many requests a half has at least: fewer would be cheap to answer and expensive to send."""
 
 MAX_IN_FLIGHT: Final = 4
-"""How many batches are in flight at once to one server, each on a connection of its own."""
+"""How many batches are in flight at once to one server."""
 
 MAX_WAITING: Final = 50_000
 """How many requests wait to be sent; more are refused."""
@@ -96,7 +96,7 @@ class Batcher(ABC, Generic[RequestT]):
         """
         if not self._collecting and len(self._workers) < MAX_IN_FLIGHT:
             self._collecting = True
-            worker = self._loop.create_task(self._work(), context=self._context)
+            worker = start_task(self._work(), self._context)
             self._workers.add(worker)
             worker.add_done_callback(self._ended)
 
@@ -128,15 +128,15 @@ class Batcher(ABC, Generic[RequestT]):
         return taken
 
     def _batch_size(self) -> int:
-        """Return how many requests to send now.
+        """Return how many requests to send now: half of many, if no other batch is in flight.
 
-        It is half of them while no other batch is in flight, then the other half: so the server
-        works at one half while the replies to the other are parsed. If all went together, either
-        the server or this process would always be idle.
+        The next worker sends the rest. So the server works on one batch while the replies to the
+        other are parsed.
         """
-        is_only_one = len(self._workers) == 1  # the worker that asks
-        size = max((len(self._requests) + 1) // 2, MIN_REQUESTS) if is_only_one else MAX_REQUESTS
-        return min(size, MAX_REQUESTS)
+        waiting = len(self._requests)
+        # One worker is the one that asks.
+        is_split = len(self._workers) == 1 and waiting >= 2 * MIN_REQUESTS
+        return min((waiting + 1) // 2 if is_split else waiting, MAX_REQUESTS)
 
     def _move_mark(self, taken: int) -> None:
         """Keep track of how long the oldest request has waited, in one number for all of them.

@@ -81,7 +81,8 @@ def redact(error: BaseException, command: Command) -> None:
 
     The error objects stay the same.
     """
-    # The longest first: without a shorter one that is part of it, a longer one would not be found.
+    # The longest first: once a shorter text that is part of it is replaced, a longer one is not
+    # found.
     secrets = sorted(
         {text for text in map(_text, _arguments(command)) if len(text) >= _SHORTEST_SECRET},
         key=len,

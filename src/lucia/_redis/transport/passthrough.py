@@ -47,15 +47,15 @@ class AsyncClientPassthrough:
                     # Records are bytes, also if the client decodes (decode_responses=True).
                     return [await self._client.execute_command(*commands[0], NEVER_DECODE=True)]
                 async with self._client.pipeline(transaction=True) as pipeline:
-                    # Without the first and the last: the pipeline sends MULTI and EXEC itself.
+                    # Skip MULTI and EXEC, the first and the last: the pipeline sends them itself.
                     for words in commands[1:-1]:
                         pipeline.execute_command(*words)
                     return [await pipeline.execute()]
         except Exception as error:
             if is_answer(error):
                 return [error]
-            # The client does not show what it reconnects to: every failure counts as another
-            # history, and what was revoked recently is revoked again.
+            # The client does not show what it reconnects to: every failure without a reply counts
+            # as another history, and what was revoked recently is revoked again.
             self._monitor.lost()
             self._monitor.came_up(None)
             raise NoReply(None if limit.expired() else error, sent=True) from error
@@ -124,15 +124,15 @@ class ClientPassthrough:
                 # Records are bytes, also if the client decodes (decode_responses=True).
                 return [self._client.execute_command(*commands[0], NEVER_DECODE=True)]
             with self._client.pipeline(transaction=True) as pipeline:
-                # Without the first and the last: the pipeline sends MULTI and EXEC itself.
+                # Skip MULTI and EXEC, the first and the last: the pipeline sends them itself.
                 for words in commands[1:-1]:
                     pipeline.execute_command(*words)
                 return [pipeline.execute()]
         except Exception as error:
             if is_answer(error):
                 return [error]
-            # The client does not show what it reconnects to: every failure counts as another
-            # history, and what was revoked recently is revoked again.
+            # The client does not show what it reconnects to: every failure without a reply counts
+            # as another history, and what was revoked recently is revoked again.
             self._monitor.lost()
             self._monitor.came_up(None)
             raise NoReply(error, sent=True) from error

@@ -2,7 +2,7 @@
 
 A command is sent again at most once, at once, on a fresh connection, and only if that is safe:
 either no byte of it was sent, or it reads or revokes something, so that running it twice changes
-nothing. What creates or renews a session is never sent again (I6): a first attempt that hangs in a
+nothing. What creates or renews a session is not sent again (I6): a first attempt that hangs in a
 dying connection could arrive after the session was revoked, and make it live again.
 """
 
@@ -33,7 +33,7 @@ _READS: Final = frozenset(
     }
 )
 
-# Also if they arrive late: ids are used once (I6), so they can't hit a newer session.
+# Safe to repeat, even late: ids are used once (I6), so they can't hit a newer session.
 _REVOKES: Final = frozenset({"DEL", "LREM", "SREM"})
 
 SingleCommand = Call | Eval | Transaction | Nodes | OnNode
@@ -153,13 +153,13 @@ def is_repeatable(command: SingleCommand) -> bool:
 def error_to_raise(lost: NoReply, *, wrote: bool) -> Exception:
     """Return the error for the caller: ``StoreUnavailable``, whose cause is the client's error.
 
-    It is the client's own error if the server refused the connection.
+    It is the client's own error if the server refused, and nothing was written.
 
     Args:
         wrote: whether a write of this operation was executed or may have been (I8).
     """
-    # It was refused since the password or the database is wrong, and will be refused again:
-    # somebody has to correct the settings.
+    # For example, the password is wrong or a right is missing. It will be refused again: somebody
+    # has to correct the settings.
     if lost.error is not None and not wrote and is_answer(lost.error) and not is_outage(lost.error):
         return lost.error
     unavailable = StoreUnavailable(ambiguous=wrote)

@@ -1,6 +1,6 @@
 """Reads of sessions, batched: the path of nearly every request to an application.
 
-Reads of one tick of an event loop are sent together, as one ``MGET`` or two. The task that sends
+Reads of one tick of an event loop are sent together, in one ``MGET`` or a few. The task that sends
 one parses the records and sets the results, so a request waits for nothing but its own future.
 Whatever is in the way, such as a lost connection or another session's record, is left to the
 session reader.
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
+from lucia._compat.tasks import start_task
 from lucia._logs import Outage
 from lucia._redis.lookup import Lookup
 from lucia._redis.records import MAX_RECORD_BYTES, PARSE_ERRORS, MismatchedReply, parse_record
@@ -242,7 +243,7 @@ class _SessionBatcher(Batcher[_Read]):
         if future.done():
             return
         recovering = self._recovered(session_id, future, error, end - self._clock())
-        task = self._loop.create_task(recovering, context=self._context)
+        task = start_task(recovering, self._context)
         self._recoveries.add(task)
         task.add_done_callback(self._recoveries.discard)
         future.add_done_callback(lambda _: task.cancel())

@@ -553,7 +553,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         self.check_gone(adapter, other)
 
     def test_keep_renewed_without_grace(self, adapter: RenewingSessionAdapter) -> None:
-        """A used id keeps its successor with a grace of 0 too: who asks stays logged in."""
+        """A used id keeps its successor with a grace of 0 too: the client stays logged in."""
         used, successor, other = (self.row(name) for name in ("used", "successor", "other"))
         self.store(adapter, used, other)
         equal(adapter.renew_session("used", successor, grace=0), successor, "renew_session")

@@ -299,7 +299,7 @@ class AsyncRedisDriver:
                     route, command, commands, state.seconds_left(), state.mode(is_retry=is_retry)
                 )
             except BatchRejected:
-                # Nothing was sent: a replay has become due since this command waited for one (T3).
+                # Nothing was sent: a replay has become due since the check above (T3).
                 continue
             except NoReply as lost:
                 error = state.error_after_loss(command, lost, is_retry=is_retry)
