@@ -21,7 +21,6 @@ from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
-from lucia._compat.tasks import start_task
 from lucia._logs import overloaded
 from lucia._redis.commands import Reply, Words
 from lucia._redis.transport.connection_io import Exchange
@@ -96,7 +95,9 @@ class Batcher(ABC, Generic[RequestT]):
         """
         if not self._collecting and len(self._workers) < MAX_IN_FLIGHT:
             self._collecting = True
-            worker = start_task(self._work(), self._context)
+            # Not by create_task: an eager task factory (Python 3.12) would send this request alone,
+            # or raise RuntimeError where a worker calls, which is in this context already.
+            worker = asyncio.Task(self._work(), loop=self._loop, context=self._context)
             self._workers.add(worker)
             worker.add_done_callback(self._ended)
 

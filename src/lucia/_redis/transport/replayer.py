@@ -10,8 +10,8 @@ import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextvars import Context
 
-from lucia._compat.tasks import start_task
 from lucia._logs import revocations_not_replayed
 from lucia._redis.commands import Operation
 from lucia._redis.replay import MAX_REPLAYED_AT_ONCE, Replay
@@ -85,7 +85,9 @@ class AsyncReplayer:
         """
         task = self._task
         if task is None or task.done():
-            task = self._task = start_task(self._replay())
+            loop = asyncio.get_running_loop()
+            # Not by create_task: an eager task factory would run it at once, before it is known.
+            task = self._task = asyncio.Task(self._replay(), loop=loop, context=Context())
         # By asyncio.wait, which never cancels the task: a caller that is late or cancelled leaves
         # the replay running for the others.
         done, _ = await asyncio.wait([task], timeout=max(seconds, 0))

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
-from lucia._compat.tasks import start_task
 from lucia._logs import Outage
 from lucia._redis.lookup import Lookup
 from lucia._redis.records import MAX_RECORD_BYTES, PARSE_ERRORS, MismatchedReply, parse_record
@@ -243,7 +242,8 @@ class _SessionBatcher(Batcher[_Read]):
         if future.done():
             return
         recovering = self._recovered(session_id, future, error, end - self._clock())
-        task = start_task(recovering, self._context)
+        # As a batch's worker is started: not by create_task.
+        task = asyncio.Task(recovering, loop=self._loop, context=self._context)
         self._recoveries.add(task)
         task.add_done_callback(self._recoveries.discard)
         future.add_done_callback(lambda _: task.cancel())

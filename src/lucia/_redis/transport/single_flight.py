@@ -4,10 +4,10 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, wait
+from contextvars import Context
 from functools import partial
 from typing import Any
 
-from lucia._compat.tasks import start_task
 from lucia._redis.transport.threads import in_thread
 
 __all__ = ["AsyncSingleFlight", "SingleFlight"]
@@ -34,7 +34,9 @@ class AsyncSingleFlight:
             join: whether to wait.
         """
         if self._task is None or self._task.done():
-            self._task = start_task(self._call(self._seconds))
+            loop = asyncio.get_running_loop()
+            # Not by create_task: an eager task factory would run it at once, before it is known.
+            self._task = asyncio.Task(self._call(self._seconds), loop=loop, context=Context())
         if join:
             # Not wait_for, which would cancel the call for all when this caller's time is over.
             await asyncio.wait([self._task], timeout=seconds)

@@ -12,10 +12,10 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
-from lucia._compat.tasks import start_task
 from lucia._logs import near_cache_off
 from lucia._redis.commands import Reply, Words
 from lucia._redis.replay import Checkpoint, ConnectionMonitor
@@ -226,8 +226,11 @@ class _Link:
         self._newest: tuple[float, Words] = (-math.inf, ())
         self._filled = asyncio.Event()
         connection._parser.set_invalidation_push_handler(self._evict)
-        self._reader = start_task(self._read())
-        self._beater = start_task(self._beat())
+        loop = asyncio.get_running_loop()
+        # An empty context: the tasks belong to none of the requests. Not by create_task: an eager
+        # task factory would run them at once, before this object is complete.
+        self._reader = asyncio.Task(self._read(), loop=loop, context=Context())
+        self._beater = asyncio.Task(self._beat(), loop=loop, context=Context())
 
     @property
     def is_open(self) -> bool:
