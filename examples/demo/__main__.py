@@ -41,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ServerError, OSError) as error:
         print(f"{error}\n{ADVICE}" if isinstance(error, ServerError) else error, file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        pass
+    except KeyboardInterrupt:  # before it served, or during the check
+        return 128 + signal.SIGINT
     return 0
 
 

@@ -176,6 +176,17 @@ def test_a_signal_leaves_no_server_behind(
     assert not list(tmp_path.glob("lucia-demo-*"))
 
 
+def test_ctrl_c_during_the_check(redis_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check that is interrupted did not succeed, and prints no traceback."""
+
+    def interrupt(_data: Path, _server: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("REDIS_URL", redis_server.url)
+    monkeypatch.setattr("examples.demo.__main__.run_check", interrupt)
+    assert main(["--check"]) == 128 + signal.SIGINT
+
+
 SIGNAL_IN_A_FINALIZER = """
 import signal
 import socket
