@@ -344,7 +344,7 @@ LONG = 60_000
 def test_what_a_request_sends_makes_no_long_log_line(
     headers: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever the headers contain, the log and the error have one short printable line."""
+    """Log and error have one short printable line, for any content of the headers."""
     request = Auth(sessions=MemoryAdapter(), env="DEV", origin=[TRUSTED]).handle_request(
         make_context(**headers)
     )

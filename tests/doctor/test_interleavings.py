@@ -1,4 +1,4 @@
-"""What counts as a finding, also with changes between the commands of an examination."""
+"""The doctor finds what is wrong, and nothing else, while sessions change between its commands."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -98,7 +98,7 @@ def test_scrypt_is_rfc_7914s() -> None:
 
 
 def test_passlibs_text_is_ours() -> None:
-    """The same salt, cost and password give the same text as passlib 1.7.4."""
+    """Our hash of a password is passlib 1.7.4's, for the same salt and cost."""
     hasher = ScryptHash(ln=6, r=4, p=2, random_bytes=lambda _: b"salt of passlib!")
     assert hasher.hash(PASSWORD) == PASSLIB
     assert hasher.verify(PASSWORD, PASSLIB)

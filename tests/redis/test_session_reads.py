@@ -461,7 +461,7 @@ async def test_errors_of_the_parser(
     monkeypatch: pytest.MonkeyPatch,
     error: type[Exception],
 ) -> None:
-    """Whatever error the parser raises in any version, the slow decoder decides."""
+    """The slow decoder decides after any error that a version of the parser raises."""
 
     def refuse(_: bytes) -> None:
         raise error

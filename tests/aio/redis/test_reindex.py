@@ -52,7 +52,7 @@ async def test_cluster(cluster_client: RedisCluster, cluster: Cluster) -> None:
 
 
 async def test_without_scripts(scriptless_client: Redis) -> None:
-    """It works without scripts, even if it is the first call to find them refused."""
+    """Reindexing works without scripts, even if it is the first call that the server refuses."""
     async with AsyncRedisSessionAdapter(scriptless_client) as adapter:
         await _loses_its_index(adapter, scriptless_client)
     await scriptless_client.delete("userSession:u2")

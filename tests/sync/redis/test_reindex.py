@@ -53,7 +53,7 @@ def test_cluster(cluster_client: RedisCluster, cluster: Cluster) -> None:
 
 
 def test_without_scripts(scriptless_client: Redis) -> None:
-    """It works without scripts, even if it is the first call to find them refused."""
+    """Reindexing works without scripts, even if it is the first call that the server refuses."""
     with RedisSessionAdapter(scriptless_client) as adapter:
         _loses_its_index(adapter, scriptless_client)
     scriptless_client.delete("userSession:u2")
