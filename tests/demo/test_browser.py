@@ -24,6 +24,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 @pytest.fixture
 def demo(redis_server: Server) -> Iterator[str]:
     """Run a demo in a process of its own, and yield its URL."""
+    redis_server.flush()  # other tests have entered wrong passwords for the same name
     environ = {**os.environ, "REDIS_URL": redis_server.url}
     command = [sys.executable, "-m", "examples.demo", "--port", "0"]
     with subprocess.Popen(
@@ -53,12 +54,15 @@ async def log_in(page: Page, password: str) -> None:
     """Fill in the login form and send it."""
     await page.fill("#login-username", "ada")
     await page.fill("#login-password", password)
-    await page.click("#login button")
+    async with page.expect_navigation():
+        await page.click("#login button")
 
 
 async def is_visitor_at_the_next_click(page: Page) -> None:
     """Check that the page is a visitor's when it is opened again."""
-    await page.click(".brand")
+    # Wait for the new page: what is typed into the old one would be lost.
+    async with page.expect_navigation():
+        await page.click(".brand")
     await expect(page.locator("[data-page=visitor]")).to_be_visible()
 
 
