@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-__all__ = ["Driven", "answers_of", "drive", "drive_threads", "nothing", "user_ids"]
+__all__ = ["Driven", "drive", "drive_threads", "gather_results", "nothing", "user_ids"]
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -93,7 +93,7 @@ def nothing(_: object) -> None:
     """Return None: the `look` of calls that return nothing to check."""
 
 
-async def answers_of(
+async def gather_results(
     call: Callable[[A], Awaitable[T]], arguments: Sequence[A], callers: int
 ) -> list[T]:
     """Call once per argument, `callers` at a time, and return the results in the same order."""

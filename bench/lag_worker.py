@@ -14,7 +14,7 @@ from bench.drive import user_ids
 from bench.peer import AsyncPeer
 from bench.worker import Worker, work
 
-OFTEN: Final = 10
+WARM_UP_READS: Final = 10
 """How often a session is read before it counts as watched."""
 
 
@@ -47,7 +47,7 @@ class LagWorker(Worker):
 
     async def watch(self, session_id: str) -> None:
         """Start validating a session again and again until it is refused or can't be read."""
-        for _ in range(OFTEN):
+        for _ in range(WARM_UP_READS):
             await self._peer.validate(session_id)
         self._watching = asyncio.create_task(self._watch(session_id))
 

@@ -10,7 +10,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final
 
-from bench.drive import answers_of, user_ids
+from bench.drive import gather_results, user_ids
 from bench.peer import DeviceLists, expect
 from bench.worker import PREPARERS, work
 
@@ -79,7 +79,7 @@ class ListWorker:
 
     async def grow(self, count: int) -> None:
         """Log the user in until there are `count` sessions."""
-        await answers_of(self._lists.log_in, [self._user_id] * (count - self._count), PREPARERS)
+        await gather_results(self._lists.log_in, [self._user_id] * (count - self._count), PREPARERS)
         self._count = count
 
     async def gaps(self) -> list[float]:

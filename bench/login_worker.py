@@ -10,7 +10,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from bench.drive import answers_of, drive
+from bench.drive import drive, gather_results
 from bench.peer import Logins, expect
 from bench.worker import memory, work
 
@@ -45,7 +45,7 @@ class LoginWorker:
     async def sign_up(self, count: int) -> None:
         """Create `count` users."""
         self._names = [f"user{number}" for number in range(count)]
-        await answers_of(lambda name: self._logins.sign_up(name, PASSWORD), self._names, 2)
+        await gather_results(lambda name: self._logins.sign_up(name, PASSWORD), self._names, 2)
 
     async def log_in(self) -> dict[str, float]:
         """Log all users in at once.

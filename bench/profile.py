@@ -46,7 +46,7 @@ SETTLED: Final = 0.2
 PAUSE: Final = 2_000
 """Milliseconds during which Redis does not reply."""
 
-ROOMS: Final = ("lucia", "redis", "fastapi", "starlette", "asyncio")
+PACKAGES: Final = ("lucia", "redis", "fastapi", "starlette", "asyncio")
 """The packages whose time is summed up."""
 
 REST: Final = "the rest"
@@ -97,7 +97,7 @@ async def _profile(server: Server, requests: int) -> list[str]:
     return [
         table(["endpoint with", "garbage collector", "processor time of a request, µs"], times),
         table(["endpoint with", "objects of a request while it waits"], counts),
-        table(["", "profiled µs of a request"], _rooms(functions)),
+        table(["", "profiled µs of a request"], _packages(functions)),
         table(
             ["function of ours", "calls and resumptions", "profiled µs of a request"],
             _ours(functions),
@@ -214,27 +214,30 @@ _Function = tuple[str, str, float, float]
 def _functions(profile: cProfile.Profile, requests: int) -> Iterator[_Function]:
     stats: dict[tuple[str, int, str], tuple[Any, ...]] = vars(pstats.Stats(profile))["stats"]
     for (file, _, name), (_, calls, own, *_) in sorted(stats.items(), key=lambda item: -item[1][2]):
-        room = next((room for room in ROOMS if f"/{room}/" in file), REST)
+        package = next((package for package in PACKAGES if f"/{package}/" in file), REST)
         yield (
-            room,
+            package,
             f"{file.rpartition('/lucia/')[2]} {name}",
             calls / requests,
             own / requests * 1e6,
         )
 
 
-def _rooms(functions: Sequence[_Function]) -> list[list[str]]:
+def _packages(functions: Sequence[_Function]) -> list[list[str]]:
     took = {
-        name: sum(own for room, _, _, own in functions if room == name) for name in (*ROOMS, REST)
+        name: sum(own for package, _, _, own in functions if package == name)
+        for name in (*PACKAGES, REST)
     }
-    return [[room, f"{own:.1f}"] for room, own in sorted(took.items(), key=lambda item: -item[1])]
+    return [
+        [package, f"{own:.1f}"] for package, own in sorted(took.items(), key=lambda item: -item[1])
+    ]
 
 
 def _ours(functions: Sequence[_Function]) -> list[list[str]]:
     return [
         [name, f"{calls:.2f}", f"{own:.1f}"]
-        for room, name, calls, own in functions
-        if room == "lucia"
+        for package, name, calls, own in functions
+        if package == "lucia"
     ][:LINES]
 
 

@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 
 import uvloop
 
-from bench.drive import answers_of, drive, nothing, user_ids
+from bench.drive import drive, gather_results, nothing, user_ids
 from bench.peer import AsyncPeer, expect
 from bench.sampler import Sampler
 from bench.stock import Stock, session_ids, users_of
@@ -118,7 +118,7 @@ class Worker:
             return
         create = self._peer.create_due if operation == "renew" else self._peer.create
         assert create
-        self._give(operation, await answers_of(create, users, PREPARERS), users)
+        self._give(operation, await gather_results(create, users, PREPARERS), users)
         await asyncio.sleep(DUE)
 
     async def run(self, operation: str, callers: int, count: int) -> float:
@@ -146,7 +146,7 @@ class Worker:
 
     async def create_all(self, count: int) -> None:
         """Create `count` sessions of one user."""
-        await answers_of(
+        await gather_results(
             self._peer.create_in_bulk or self._peer.create, user_ids(1) * count, PREPARERS
         )
 

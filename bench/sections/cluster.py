@@ -6,8 +6,8 @@ from typing import Final
 from bench.rates import Rates
 from bench.rows import Row, Want
 from bench.section import Goal, Plan, Section
+from bench.subject_lists import BARE, OURS, in_a_cluster
 from bench.subjects import started
-from bench.who import BARE, OURS, in_a_cluster
 from tools.servers import own_cluster
 
 __all__ = ["SECTION"]

@@ -6,8 +6,8 @@ from typing import Final
 
 from bench.rows import Row
 from bench.section import Plan, Section
+from bench.subject_lists import OURS
 from bench.subjects import Subject, started
-from bench.who import OURS
 from tools.servers import own_cluster, own_server
 
 __all__ = ["SECTION"]

@@ -17,9 +17,9 @@ from redis import Redis
 
 from bench.rows import Row, Want
 from bench.section import Goal, Plan, Section
+from bench.subject_lists import NEAR, OURS, OURS_WITH
 from bench.subjects import ROOT, Running, Subject, started
 from bench.warm import warm_up
-from bench.who import NEAR, OURS, OURS_WITH
 from tools.servers import Server, own_server, path_of
 
 __all__ = ["SECTION"]

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import Final
 
-from bench.link import Link, link
+from bench.cuttable_proxy import CuttableProxy, link
 from bench.rows import Row, Want
 from bench.section import Goal, Histogram, Plan, Section
+from bench.subject_lists import LEASE, NEAR, OURS, OURS_WITH
 from bench.subjects import Running, Subject, started
-from bench.who import LEASE, NEAR, OURS, OURS_WITH
 from tools.servers import own_server
 
 __all__ = ["SECTION"]
@@ -68,7 +68,7 @@ def _lag(ending: Running, watching: Running) -> float:
     return max(0.0, seen - end) * 1_000
 
 
-def _lag_when_cut(ending: Running, watching: Running, way: Link) -> float:
+def _lag_when_cut(ending: Running, watching: Running, way: CuttableProxy) -> float:
     """Measure the lag when the invalidation message can't arrive."""
     session_id = ending.ask("create")
     watching.ask("watch", session_id)
@@ -76,7 +76,7 @@ def _lag_when_cut(ending: Running, watching: Running, way: Link) -> float:
     way.cut()
     end: float = ending.ask("revoke", session_id)
     seen: float = watching.ask("last_seen")
-    way.mend()
+    way.restore()
     return max(0.0, seen - end) * 1_000
 
 

@@ -7,8 +7,8 @@ from typing import Final
 from bench.rows import Row, Want
 from bench.section import FULL, Goal, Plan, Section
 from bench.stock import stock
+from bench.subject_lists import NEAR, OURS, everybody
 from bench.subjects import Running, started
-from bench.who import NEAR, OURS, everybody
 from tools.servers import Server, own_server
 
 __all__ = ["SECTION"]

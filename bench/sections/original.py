@@ -7,8 +7,8 @@ from typing import Final
 from bench.rates import Rates
 from bench.rows import Row, Want
 from bench.section import Goal, Plan, Section
+from bench.subject_lists import LUCIA_JS, OURS, ours
 from bench.subjects import Subject, started
-from bench.who import OURS, THE_ORIGINAL, ours
 from tools.servers import own_server
 
 __all__ = ["SECTION"]
@@ -25,7 +25,7 @@ BOUNDS: Final = {"asyncio": 1.15, "uvloop": 1.4}
 def measure(plan: Plan) -> Iterator[Row]:
     """Measure this library on both event loops and Lucia JS on Node, on the same server."""
     longer = replace(plan, size=replace(plan.size, seconds=TIMES * plan.size.seconds))
-    node = Subject(name=THE_ORIGINAL, library="lucia", loop="Node")
+    node = Subject(name=LUCIA_JS, library="lucia", loop="Node")
     wanted = ours("asyncio"), ours("uvloop"), node
     with (
         own_server("redis-server", plan.folder) as server,
@@ -57,13 +57,13 @@ SECTION: Final = Section(
         "is read once."
     ),
     columns="concurrency",
-    base=Want(NAME, THE_ORIGINAL, {"loop": "Node"}),
+    base=Want(NAME, LUCIA_JS, {"loop": "Node"}),
     measure=measure,
     goals=tuple(
         Goal(
             text=f"{operation}, 256 at once, against `lucia` 2.7.7 on Node: {loop}",
             row=_row(OURS, loop, operation),
-            base=_row(THE_ORIGINAL, "Node", operation),
+            base=_row(LUCIA_JS, "Node", operation),
             bound=bound,
         )
         for operation in READS.values()

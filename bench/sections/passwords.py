@@ -5,8 +5,8 @@ from typing import Final
 
 from bench.rows import Row, Want
 from bench.section import FULL, Goal, Plan, Section
+from bench.subject_lists import LOOPS, OURS
 from bench.subjects import Subject, started
-from bench.who import LOOPS, OURS
 from tools.servers import own_server
 
 __all__ = ["SECTION"]

@@ -7,8 +7,8 @@ from bench.rates import OF_THE_SAME
 from bench.rows import Row
 from bench.sampler import WAITING
 from bench.section import Plan, Section
+from bench.subject_lists import OURS, ours
 from bench.subjects import Running, Subject, started
-from bench.who import OURS, ours
 from tools.servers import own_server
 
 __all__ = ["SECTION"]

@@ -8,8 +8,8 @@ import redis
 
 from bench.rows import Row, Want
 from bench.section import Goal, Plan, Section
+from bench.subject_lists import LUCIA_JS, OURS, in_a_cluster, ours
 from bench.subjects import Running, Subject, started
-from bench.who import OURS, THE_ORIGINAL, in_a_cluster, ours
 from tools.servers import Cluster, Server, own_cluster, own_server
 
 __all__ = ["SECTION"]
@@ -24,7 +24,7 @@ OWN: Final = b"SLOWLOG"
 def measure(plan: Plan) -> Iterator[Row]:
     """Measure the libraries that can revoke all sessions of a user."""
     others = (
-        Subject(name=THE_ORIGINAL, library="lucia", loop="Node"),
+        Subject(name=LUCIA_JS, library="lucia", loop="Node"),
         Subject(name="crudauth", library="crudauth", loop="asyncio"),
     )
     clustered = next(subject for subject in in_a_cluster() if subject.name == OURS)

@@ -7,9 +7,9 @@ from typing import Final
 from bench.rows import Row, Want
 from bench.section import FULL, Goal, Plan, Plot, Section
 from bench.stock import stock
+from bench.subject_lists import OURS, ours
 from bench.subjects import Running, Subject, started
 from bench.warm import warm_up
-from bench.who import OURS, ours
 from tools.servers import Server, own_server
 
 __all__ = ["SECTION"]

@@ -6,8 +6,8 @@ from typing import Final
 from bench.rates import Rates
 from bench.rows import Row, Want
 from bench.section import Goal, Plan, Section
+from bench.subject_lists import BARE, OURS, sync
 from bench.subjects import started
-from bench.who import BARE, OURS, sync
 from tools.servers import own_server
 
 __all__ = ["SECTION"]

@@ -6,8 +6,8 @@ from typing import Final
 from bench.rates import Rates
 from bench.rows import Row, Want
 from bench.section import Goal, Plan, Plot, Section
+from bench.subject_lists import BARE, NEAR, OURS, everybody
 from bench.subjects import started
-from bench.who import BARE, NEAR, OURS, everybody
 from tools.servers import own_server
 
 __all__ = ["AGAIN", "FIRST", "SECTION"]

@@ -145,10 +145,10 @@ async def log_out_device(
     """Log out one of the user's browsers, by the handle of its session."""
     if handle == login.session.handle:
         return await log_out(visit)
-    ended = await visit.auth.invalidate_user_session(login.user.user_id, handle)
+    was_revoked = await visit.auth.invalidate_user_session(login.user.user_id, handle)
     outcome = (
         "That browser is logged out: its next click is a visitor's."
-        if ended
+        if was_revoked
         else "That login was over already."
     )
     return await visit.done("Log out one browser", outcome)
@@ -240,7 +240,7 @@ async def visitor_page(visit: Visit, error: str = "", status: int = 200) -> Resp
         "visitor.html",
         status,
         error=error,
-        ended=COOKIE in visit.http.cookies and bool(visit.commands),
+        is_over=COOKIE in visit.http.cookies and bool(visit.commands),
     )
 
 

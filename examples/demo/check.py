@@ -52,7 +52,7 @@ class World:
     url: str
     demo: Demo
     redis: RedisView
-    eyes: Any  # redis-py types its commands for sync and async at once
+    inspector: Any  # redis-py types its commands for sync and async at once
     first: httpx2.AsyncClient
     second: httpx2.AsyncClient
     name: str = field(default_factory=lambda: f"check-{generate_random_string(12)}".lower())
@@ -80,7 +80,7 @@ class World:
 
     async def sessions(self) -> list[str]:
         """Return the ids in the user's list."""
-        ids: list[str] = await self.eyes.lrange(f"userSession:{self.user_id}", 0, -1)
+        ids: list[str] = await self.inspector.lrange(f"userSession:{self.user_id}", 0, -1)
         return ids
 
     @contextmanager
@@ -215,9 +215,9 @@ async def renewal(world: World) -> None:
 
 async def log_one_out(world: World) -> None:
     """Log the second browser out from the first."""
-    ended, handle = world.second.cookies[COOKIE], await _handle(world, world.second)
+    revoked, handle = world.second.cookies[COOKIE], await _handle(world, world.second)
     await world.post(world.first, "/devices/logout", handle=handle)
-    must(await world.eyes.exists(f"session:{ended}") == 0, "its record is gone")
+    must(await world.inspector.exists(f"session:{revoked}") == 0, "its record is gone")
     must(not is_member(await world.get(world.second)), "at its next click it is a visitor")
     must(is_member(await world.get(world.first)), "the first browser is still logged in")
 
@@ -287,7 +287,7 @@ async def change_password(world: World) -> None:
 async def census(world: World) -> None:
     """Count the keys without an expiry, of all that the application has named up to now."""
     named = {key for command in world.redis.log.commands for key in command.keys}
-    left = [await world.eyes.pttl(key) for key in sorted(named)]
+    left = [await world.inspector.pttl(key) for key in sorted(named)]
     must(
         not left.count(-1),
         f"of {len(left)} keys not one is without an expiry",
@@ -389,7 +389,9 @@ async def _world(server: Server, folder: Path) -> AsyncGenerator[World, None]:
     app = create_app(Accounts(folder / "check.sqlite3"), redis)
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(_served(app))
-        eyes = await stack.enter_async_context(Redis.from_url(server.url, decode_responses=True))
+        inspector = await stack.enter_async_context(
+            Redis.from_url(server.url, decode_responses=True)
+        )
         first, second = [
             await stack.enter_async_context(
                 httpx2.AsyncClient(
@@ -401,7 +403,7 @@ async def _world(server: Server, folder: Path) -> AsyncGenerator[World, None]:
             )
             for agent in (FIREFOX, PHONE)
         ]
-        yield World(url, app.state.demo, redis, eyes, first, second)
+        yield World(url, app.state.demo, redis, inspector, first, second)
 
 
 @asynccontextmanager

@@ -43,8 +43,7 @@ _WHY = {
     "prune": "Removes ids from the list whose session has expired.",
     "attempt": "Before a password is checked: counts a failure for this name and this address, "
     "whose hashes are in the keys' names; or, after too many, returns how long to wait.",
-    "DEL failures": "The password was right: deletes the failures of this name …",
-    "LREM failures": "… and removes this attempt from those of the address.",
+    "LREM failures": "The password was right: removes this attempt from the failures.",
     "NOSCRIPT": "The server does not know this script yet, so its text is sent next, once.",
     "MGET session": "Reads a session. For an active session this is all: one read, no write.",
     "MGET marker": "Was this id renewed within the last minute? Then a marker names the successor.",
@@ -210,8 +209,8 @@ def _filled_in(script: str, keys: tuple[tuple[str, str], ...]) -> str:
 def _why(command: Recorded) -> str:
     if command.name == "MGET" and command.keys[0].startswith(_MARKER):
         return _WHY["MGET marker"]
-    if command.name in ("DEL", "LREM") and command.keys[0].startswith(_FAILURES):
-        return _WHY[f"{command.name} failures"]
+    if command.name == "LREM" and command.keys[0].startswith(_FAILURES):
+        return _WHY["LREM failures"]
     return _WHY.get("MGET session" if command.name == "MGET" else command.name, "")
 
 

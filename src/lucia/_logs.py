@@ -28,10 +28,10 @@ __all__: list[str] = []
 
 MINUTE: Final = 60.0
 
-MOST_COUNTED: Final = 1_000
+MAX_SUBJECTS: Final = 1_000
 """For how many subjects an event's lines are counted; lines for further subjects are dropped."""
 
-LONGEST: Final = 1_000
+MAX_TEXT_LENGTH: Final = 1_000
 """How many characters of a text from a request a line shows."""
 
 QUIET_SECONDS: Final = 5.0
@@ -109,7 +109,7 @@ class Limiter:
             now = self._clock()
             windows = self._windows_of(event, now)
             counted = {subject: _in_window(windows.get(subject), now) for subject in subjects}
-            is_full = len(windows.keys() | counted.keys()) > MOST_COUNTED
+            is_full = len(windows.keys() | counted.keys()) > MAX_SUBJECTS
             if is_full or any(count >= most for _, count in counted.values()):
                 self._suppressed[event] = self._suppressed.get(event, 0) + 1
                 return None
@@ -120,7 +120,7 @@ class Limiter:
         """Return for each subject when its current minute began, and its lines since."""
         # Each event has its own subjects: a flood of one event must not suppress lines of another.
         windows = self._windows.setdefault(event, {})
-        if len(windows) >= MOST_COUNTED:
+        if len(windows) >= MAX_SUBJECTS:
             for subject in [each for each, (begun, _) in windows.items() if now - begun >= MINUTE]:
                 del windows[subject]
         return windows
@@ -391,8 +391,8 @@ def _shown(value: str | float | None) -> str | float | None:
     """Return a value for a line: text is cut, and its control characters are escaped."""
     if not isinstance(value, str):
         return value
-    escaped = "".join(map(_escaped, value[:LONGEST]))
-    return escaped if len(value) <= LONGEST else f"{escaped}…"
+    escaped = "".join(map(_escaped, value[:MAX_TEXT_LENGTH]))
+    return escaped if len(value) <= MAX_TEXT_LENGTH else f"{escaped}…"
 
 
 def _escaped(char: str) -> str:

@@ -37,9 +37,9 @@ from lucia.errors import LuciaError, StoreUnavailable
 
 __all__ = ["main"]
 
-ALL_WELL: Final = 0
-FINDINGS: Final = 1
-NOT_DONE: Final = 2
+EXIT_OK: Final = 0
+EXIT_FINDINGS: Final = 1
+EXIT_INCOMPLETE: Final = 2
 
 STATE_FILE: Final = Path("lucia-doctor.json")
 
@@ -204,8 +204,14 @@ def doctor(
             )
     except (_CommandError, StateError, OSError) as error:
         errors.print(Text(f"lucia doctor: {error}"))
-        raise typer.Exit(NOT_DONE) from None
-    code = NOT_DONE if not is_complete else FINDINGS if walk.state.total().not_fixed() else ALL_WELL
+        raise typer.Exit(EXIT_INCOMPLETE) from None
+    code = (
+        EXIT_INCOMPLETE
+        if not is_complete
+        else EXIT_FINDINGS
+        if walk.state.total().not_fixed()
+        else EXIT_OK
+    )
     if others_with_keys:
         errors.print(Text(others_with_keys))
     result = report(walk, complete=is_complete, examples=verbose)

@@ -76,7 +76,7 @@ def quoted(text: str) -> str:
 class LuciaError(Exception):
     """The root of the library's errors; only its subclasses are raised.
 
-    ``code`` is the original's code where the original has one.
+    ``code`` is Lucia JS's code where it has one.
     """
 
     code: ClassVar[str] = "UNKNOWN_ERROR"

@@ -1,7 +1,7 @@
 """For tests: conformance suites for adapters, and a login for an application's test client.
 
-A suite is a class with a test method for each rule. Subclass it in a test module, with a fixture
-``adapter`` that returns an adapter over an empty store::
+A suite is a class with a test method for each requirement. Subclass it in a test module, with a
+fixture ``adapter`` that returns an adapter over an empty store::
 
     from lucia.testing import AsyncRenewingSessionAdapterSuite
 

@@ -189,7 +189,7 @@ async def whole_life(auth: AsyncAuth[User], name: str) -> Session:
 
 
 @pytest.mark.parametrize("five_methods", [False, True])
-def test_ours_one_auth_in_several_event_loops(*, five_methods: bool) -> None:
+def test_one_auth_in_several_event_loops(*, five_methods: bool) -> None:
     """An ``AsyncAuth`` works in one event loop after another without being closed."""
     store = AsyncMemoryAdapter()
 
@@ -222,7 +222,7 @@ def run(script: str) -> str:
     return done.stdout
 
 
-def test_ours_passwords_verify_after_a_fork() -> None:
+def test_passwords_verify_after_a_fork() -> None:
     """After a fork, children verify passwords although the parent has started workers."""
     output = run("""
         import asyncio, os, sys

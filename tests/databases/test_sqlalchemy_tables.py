@@ -27,8 +27,8 @@ from sqlalchemy.types import UserDefinedType
 from lucia._sqlalchemy import statements as steps
 from lucia._sqlalchemy.statements import Steps
 from lucia._sqlalchemy.tables import (
-    Answer,
     AuthTables,
+    StatementResult,
     hide_parameters,
     retry_pause,
     was_rolled_back,
@@ -52,7 +52,7 @@ def tables() -> AuthTables:
 
 
 def statements(
-    operation: Steps[Any], answers: Sequence[Answer], dialect: str = "sqlite"
+    operation: Steps[Any], answers: Sequence[StatementResult], dialect: str = "sqlite"
 ) -> tuple[list[str], Any]:
     """Run an operation with these answers, and return its statements and its result.
 
@@ -70,9 +70,9 @@ def statements(
     return sent, operation
 
 
-def nothing() -> Answer:
+def nothing() -> StatementResult:
     """Return an answer without rows, of a statement that changed none."""
-    return Answer((), 0)
+    return StatementResult((), 0)
 
 
 # Tables
@@ -336,7 +336,7 @@ def test_logins_within_a_cap_go_one_at_a_time(tables: AuthTables, dialect: str, 
     """
     sent, _ = statements(
         steps.set_session_capped(tables, SESSION, 3, 5),
-        [nothing(), nothing(), Answer((), 1), nothing()],
+        [nothing(), nothing(), StatementResult((), 1), nothing()],
         dialect,
     )
     assert [text.split()[0] for text in sent] == ["DELETE", "SELECT", "INSERT", "SELECT"]
@@ -352,7 +352,7 @@ def test_sign_out_everywhere_looks_again(tables: AuthTables) -> None:
 
     A renewal that was committed meanwhile left a successor that it could not see.
     """
-    answers = [Answer((), 2), Answer((), 1), nothing()]
+    answers = [StatementResult((), 2), StatementResult((), 1), nothing()]
     sent, result = statements(steps.delete_sessions_by_user_id(tables, "u1"), answers)
     assert sent == ["DELETE FROM auth_session WHERE auth_session.user_id = ?"] * 3
     assert result == 3
@@ -361,7 +361,13 @@ def test_sign_out_everywhere_looks_again(tables: AuthTables) -> None:
 def test_keeping_one_looks_again(tables: AuthTables) -> None:
     """The other sessions are deleted until none is seen, whatever the row count."""
     another: Any = ("s2",)
-    answers = [Answer((), 1), nothing(), Answer([another], 0), Answer((), 1), nothing()]
+    answers = [
+        StatementResult((), 1),
+        nothing(),
+        StatementResult([another], 0),
+        StatementResult((), 1),
+        nothing(),
+    ]
     sent, result = statements(steps.delete_other_sessions(tables, "u1", "s1", 5), answers)
     assert [text.split()[0] for text in sent] == ["UPDATE", "DELETE", "SELECT", "DELETE", "SELECT"]
     assert result == (True, 1)
@@ -379,7 +385,8 @@ def test_why_refused(tables: AuthTables) -> None:
     )
     assert (
         statements(
-            steps.why_refused(tables, key_id="k", user_id="u1"), [nothing(), Answer([found], 0)]
+            steps.why_refused(tables, key_id="k", user_id="u1"),
+            [nothing(), StatementResult([found], 0)],
         )[1]
         is None
     )
@@ -495,7 +502,7 @@ def test_missing_sqlalchemy(monkeypatch: pytest.MonkeyPatch) -> None:
         import lucia.adapters.sqlalchemy  # noqa: F401
 
 
-def test_broken_door(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_import_errors_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     """An import that fails for another reason raises its own error."""
     monkeypatch.delitem(sys.modules, "lucia.adapters.sqlalchemy", raising=False)
     monkeypatch.setitem(sys.modules, "lucia._async.stores.sqlalchemy", None)

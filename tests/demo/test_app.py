@@ -214,7 +214,7 @@ def test_a_session_that_is_over_is_said_to_be(client: TestClient, redis_server: 
     assert "auth_session" not in client.cookies
 
 
-def test_looking_is_not_using(client: TestClient) -> None:
+def test_polling_renews_no_session(client: TestClient) -> None:
     """The page's own polling neither renews an idle session nor shows up as commands."""
     sign_up(client)
     page = client.post("/idle").text

@@ -80,7 +80,7 @@ async def sticks_out(page: Page) -> list[str]:
     return found
 
 
-async def test_the_main_job(demo: str, chromium: Browser) -> None:
+async def test_two_browsers_revoke_each_others_logins(demo: str, chromium: Browser) -> None:
     """Two browsers see and revoke each other's logins, and the pages show the keys in Redis."""
     desktop = await chromium.new_context(viewport={"width": 1280, "height": 800})
     phone = await chromium.new_context(viewport={"width": 360, "height": 740}, user_agent=FIREFOX)
@@ -141,7 +141,7 @@ async def test_the_main_job(demo: str, chromium: Browser) -> None:
     await a.click(".device:not(.here) button")
     await expect(a.locator(".device")).to_have_count(1)
     await expect(a.locator(".latest .gone")).to_contain_text("session:")
-    await expect(b.locator("#ended")).to_be_visible()
+    await expect(b.locator("#revoked")).to_be_visible()
     await is_visitor_at_the_next_click(b)
 
     # An idle session is renewed by its next use: it has a new id, the same handle, and a marker.

@@ -50,7 +50,7 @@ async def test_a_broken_promise_is_exit_code_1(
 
     async def revoke_behind_its_back(world: checks.World) -> None:
         """Delete the session's record by hand."""
-        await world.eyes.delete(f"session:{world.first.cookies[COOKIE]}")
+        await world.inspector.delete(f"session:{world.first.cookies[COOKIE]}")
         checks.must(
             checks.is_member(await world.get(world.first)), "the first browser is still logged in"
         )
@@ -226,7 +226,7 @@ def test_a_signal_while_a_finalizer_runs_is_not_lost(redis_server: Server) -> No
     assert done.returncode == 128 + signal.SIGTERM, done.stderr
 
 
-async def test_the_view_passes_over_what_is_no_session(redis_server: Server) -> None:
+async def test_view_skips_records_that_are_no_sessions(redis_server: Server) -> None:
     """A record that is no session is not shown, and a missing session is not created."""
     view = RedisView.connect(redis_server.url, "Redis")
     await view.client.delete("userSession:view-user", "session:view-broken")

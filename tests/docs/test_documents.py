@@ -110,7 +110,7 @@ tests = ["test_three"]
         "tests/x.py": """
 def test_one(): ...
 def test_two(): ...
-class Laws:
+class Suite:
     def test_three(self): ...
 """,
         "tests/y.py": "def test_two(): ...",
@@ -134,7 +134,7 @@ def test_evidence_of_a_small_project(
     text = (small_project / evidence.PAGE).read_text()
     assert "| A | in memory | `tests/x.py::test_one` |" in text
     assert "| B-1 | two | `tests/x.py::test_two` |" in text
-    assert "| K-1 | yes | `tests/x.py::Laws::test_three` |" in text
+    assert "| K-1 | yes | `tests/x.py::Suite::test_three` |" in text
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 import redis
 
-from tests.docs.follow import BLOCK, PACKAGE, SHOWN_URL
+from tests.docs.run_page import BLOCK, PACKAGE, SHOWN_URL
 from tools.servers import Server, until, unused_port
 
 ROOT: Final = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ PAGES: Final = [
     if any(block[0] == "python" for block in BLOCK.findall(path.read_text()))
 ]
 SERVED: Final = [path for path in PAGES if "\nuvicorn main:app\n" in path.read_text()]
-FOLLOW: Final = Path(__file__).with_name("follow.py")
+PAGE_RUNNER: Final = Path(__file__).with_name("run_page.py")
 
 
 @pytest.fixture(scope="session")
@@ -85,7 +85,7 @@ def test_pages_say_what_to_install() -> None:
 def test_page(page: Path, wheel: Path, redis_server: Server, tmp_path: Path) -> None:
     """In a new environment with only what the page installs, its Python blocks run to the end."""
     python, variables = environment_in(tmp_path, wheel, redis_server)
-    run(tmp_path, variables, python, FOLLOW, page)
+    run(tmp_path, variables, python, PAGE_RUNNER, page)
 
 
 @contextmanager

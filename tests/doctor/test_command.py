@@ -77,7 +77,7 @@ def test_empty(redis_server: Server) -> None:
         assert doctor(redis_server.url).out == "Keys examined: none\nNothing is wrong.\n"
 
 
-def test_what_a_person_reads(redis_server: Server) -> None:
+def test_human_readable_output(redis_server: Server) -> None:
     """The output has counts and advice; --verbose adds users and handles, but no session id."""
     with Inspector(redis_server) as inspector:
         patient = DamagedStore(inspector)
@@ -193,7 +193,7 @@ def test_wrong_database_number(redis_server: Server, form: tuple[str, ...]) -> N
     assert not list(Path().iterdir())
 
 
-def test_empty_database_beside_a_full_one(redis_server: Server) -> None:
+def test_other_databases_are_named_if_this_one_is_empty(redis_server: Server) -> None:
     """If a database has no sessions, other databases with keys are named."""
     with Inspector(redis_server) as inspector:
         fill(inspector, 1, 2)
@@ -355,7 +355,7 @@ def test_interrupted_without_a_file(redis_server: Server, tmp_path: Path) -> Non
         assert (tmp_path / "lucia-doctor.json").exists()
 
 
-def test_fixing_goes_on(redis_server: Server, tmp_path: Path) -> None:
+def test_resumed_fix(redis_server: Server, tmp_path: Path) -> None:
     """A resumed --fix fixes everything, and counts nothing twice."""
     file = tmp_path / "state.json"
     with Inspector(redis_server) as inspector:
@@ -618,7 +618,7 @@ def test_others_without_a_right_to_them(redis_server: Server) -> None:
         inspector.client.acl_deluser("nurse")
 
 
-def test_dump_is_the_same_after_looking_twice(redis_server: Server) -> None:
+def test_check_changes_no_key(redis_server: Server) -> None:
     """A run with a state file and without --fix changes no key."""
     with Inspector(redis_server) as inspector:
         DamagedStore(inspector).in_every_way()

@@ -53,7 +53,7 @@ def findings(examination: Stepper[Examined]) -> list[Finding]:
     return examination.finish().findings
 
 
-def test_session_in_the_making(inspector: Inspector) -> None:
+def test_incomplete_session_is_no_finding(inspector: Inspector) -> None:
     """A session with no index entry and at most ten seconds left is not a finding.
 
     It is being created.
@@ -103,7 +103,7 @@ def test_what_is_gone_meanwhile(inspector: Inspector) -> None:
     assert findings(examination) == []
 
 
-def test_session_that_is_ended_meanwhile(inspector: Inspector) -> None:
+def test_session_revoked_meanwhile_is_no_finding(inspector: Inspector) -> None:
     """A session that is revoked while it is examined is not reported as unindexed."""
     inspector.write(row("s"))
     examination = examine(inspector, "session:s").step()
@@ -168,7 +168,7 @@ def _goes_on(command: Any) -> bool:
     return isinstance(command, Call) and command.name == "LRANGE" and command.arguments[2] != -1
 
 
-def test_endings_while_an_index_gets_an_end(inspector: Inspector) -> None:
+def test_revocations_while_index_expiry_is_set(inspector: Inspector) -> None:
     """An index that loses entries while it is read is read again, and eventually left alone."""
     for times, fixed in ((1, True), (10 * RESTARTS, False)):
         examination, gone = _endless(inspector), 0
@@ -194,7 +194,7 @@ def test_lost_connections_are_no_refusals(inspector: Inspector) -> None:
         Stepper(inspector.client, doctor().examine_server("")).fail(LOST)
 
 
-def test_server_that_does_not_tell(inspector: Inspector) -> None:
+def test_refused_server_settings_are_none(inspector: Inspector) -> None:
     """Anything that a server refuses to report is None, and so is an unknown policy."""
     server = Stepper(inspector.client, doctor().examine_server(""))
     for _ in range(4):
@@ -241,7 +241,7 @@ def test_lists_of_others(inspector: Inspector) -> None:
     assert found == [Finding(Kind.BARE_INDEX, fixed=False, user_id="u1")]
 
 
-def test_indexing_what_is_over(inspector: Inspector) -> None:
+def test_expired_session_is_not_indexed(inspector: Inspector) -> None:
     """An expired session is not added to an index."""
     assert not Stepper(
         inspector.client, Repair(DEFAULT, ScriptedSteps()).add_to_index(row("s", life=-1))

@@ -38,7 +38,7 @@ REPAIRS: Final[dict[str, Callable[[], RepairOperations]]] = {
 }
 
 
-class Bench:
+class Harness:
     """A factory of operations on one server, to run at once or step by step."""
 
     def __init__(self, inspector: Inspector, steps: SlotSteps) -> None:
@@ -87,49 +87,49 @@ def inspector(request: pytest.FixtureRequest, redis_server: Server) -> Iterator[
 
 
 @pytest.fixture(params=STEPS)
-def bench(request: pytest.FixtureRequest, inspector: Inspector) -> Bench:
+def harness(request: pytest.FixtureRequest, inspector: Inspector) -> Harness:
     """Return repairs with scripts, and without."""
-    return Bench(inspector, STEPS[request.param]())
+    return Harness(inspector, STEPS[request.param]())
 
 
-def test_reindex(bench: Bench) -> None:
+def test_reindex(harness: Harness) -> None:
     """Live sessions are added to their index; expired or unfinished ones are not."""
-    bench.begin_with_lost("s")
-    bench.inspector.write(row("other", "u2", life=2 * HOUR))
-    bench.inspector.client.set("session:dead", encode_row(row("dead", life=-HOUR)), px=HOUR)
-    bench.inspector.client.set("session:young", encode_row(row("young")), px=9_000)
-    bench.inspector.client.set("session:damaged", "{}", px=HOUR)
-    bench.inspector.client.set(
+    harness.begin_with_lost("s")
+    harness.inspector.write(row("other", "u2", life=2 * HOUR))
+    harness.inspector.client.set("session:dead", encode_row(row("dead", life=-HOUR)), px=HOUR)
+    harness.inspector.client.set("session:young", encode_row(row("young")), px=9_000)
+    harness.inspector.client.set("session:damaged", "{}", px=HOUR)
+    harness.inspector.client.set(
         "session:renewed:{session:s}", encode_row(row("renewed:{session:s}")), px=HOUR
     )
-    bench.inspector.client.hset("session:hash", "a", "b")
-    assert bench.steps(bench.repair.reindex()).finish() == Reindexed(sessions=2, indexed=2)
-    assert bench.ids() == ["s"]
+    harness.inspector.client.hset("session:hash", "a", "b")
+    assert harness.steps(harness.repair.reindex()).finish() == Reindexed(sessions=2, indexed=2)
+    assert harness.ids() == ["s"]
     assert (
-        bench.inspector.client.pexpiretime(bench.layout.index_key("u2"))
+        harness.inspector.client.pexpiretime(harness.layout.index_key("u2"))
         > system_clock() + HOUR + HOUR // 2
     )
-    assert bench.steps(bench.repair.reindex()).finish() == Reindexed(sessions=2, indexed=0)
+    assert harness.steps(harness.repair.reindex()).finish() == Reindexed(sessions=2, indexed=0)
 
 
-def test_reindex_beside_an_index_of_another_type(bench: Bench) -> None:
+def test_reindex_with_an_index_of_another_type(harness: Harness) -> None:
     """A session whose index key has another type is skipped, and other sessions are indexed."""
-    bench.begin_with_lost("s")
-    bench.inspector.write(row("other", "u2"))
-    bench.inspector.client.set(bench.layout.index_key("u2"), "no index")
-    assert bench.steps(bench.repair.reindex()).finish() == Reindexed(sessions=2, indexed=1)
-    assert bench.ids() == ["s"]
+    harness.begin_with_lost("s")
+    harness.inspector.write(row("other", "u2"))
+    harness.inspector.client.set(harness.layout.index_key("u2"), "no index")
+    assert harness.steps(harness.repair.reindex()).finish() == Reindexed(sessions=2, indexed=1)
+    assert harness.ids() == ["s"]
 
 
-def test_reindex_against_ending(bench: Bench) -> None:
+def test_reindex_during_revocation(harness: Harness) -> None:
     """In every order of commands, a session revoked during a reindex is not in its index."""
-    for store in bench.stores:
+    for store in harness.stores:
 
         def begin(store: Store = store) -> list[Stepper[Any]]:
-            bench.begin_with_lost("s")
-            return [bench.reindexing(), bench.steps(store.delete(["s"]))]
+            harness.begin_with_lost("s")
+            return [harness.reindexing(), harness.steps(store.delete(["s"]))]
 
-        assert explore(begin, lambda: bench.check(ended=True)) > 1
+        assert explore(begin, lambda: harness.check(ended=True)) > 1
 
 
 class Blind(Repair):
@@ -142,76 +142,76 @@ class Blind(Repair):
         return True
 
 
-def test_reindex_against_ending_has_power(bench: Bench) -> None:
+def test_control_reindex_without_recheck_is_detected(harness: Harness) -> None:
     """Without that check, in some order the id of a revoked session stays in the index."""
-    bench.repair = Blind(bench.layout, bench.repair._steps)
+    harness.repair = Blind(harness.layout, harness.repair._steps)
 
     def begin() -> list[Stepper[Any]]:
-        bench.begin_with_lost("s")
-        return [bench.reindexing(), bench.steps(bench.stores[0].delete(["s"]))]
+        harness.begin_with_lost("s")
+        return [harness.reindexing(), harness.steps(harness.stores[0].delete(["s"]))]
 
     with pytest.raises(AssertionError):
-        explore(begin, lambda: bench.check(ended=True))
+        explore(begin, lambda: harness.check(ended=True))
 
 
-def test_reindex_against_a_login(bench: Bench) -> None:
+def test_reindex_during_login(harness: Harness) -> None:
     """In every order of commands, a login during a reindex is in the index."""
-    for store in bench.stores:
+    for store in harness.stores:
 
         def begin(store: Store = store) -> list[Stepper[Any]]:
-            bench.begin_with_lost("s")
-            return [bench.reindexing(), bench.steps(store.create(row("new"), lambda _: 0))]
+            harness.begin_with_lost("s")
+            return [harness.reindexing(), harness.steps(store.create(row("new"), lambda _: 0))]
 
         def check() -> None:
-            assert set(bench.ids()) == bench.inspector.live() == {"s", "new"}
+            assert set(harness.ids()) == harness.inspector.live() == {"s", "new"}
 
         assert explore(begin, check) > 1
 
 
-def test_reindex_against_a_renewal(bench: Bench) -> None:
+def test_reindex_during_renewal(harness: Harness) -> None:
     """In every order of commands, a session renewed during a reindex leaves its successor."""
-    for store in bench.stores:
+    for store in harness.stores:
 
         def begin(store: Store = store) -> list[Stepper[Any]]:
-            bench.begin_with_lost("s")
-            return [bench.reindexing(), bench.steps(store.renew("s", row("new"), 60_000))]
+            harness.begin_with_lost("s")
+            return [harness.reindexing(), harness.steps(store.renew("s", row("new"), 60_000))]
 
         def check() -> None:
-            assert bench.inspector.live() == {"new"}
-            assert "new" in bench.ids()
+            assert harness.inspector.live() == {"new"}
+            assert "new" in harness.ids()
 
         assert explore(begin, check) > 1
 
 
-def test_crash_of_a_reindex(bench: Bench) -> None:
+def test_crash_of_a_reindex(harness: Harness) -> None:
     """A crash leaves at most the id of a revoked session, which the next reader removes."""
     for steps in range(12):
-        bench.begin_with_lost("s")
-        reindex = bench.steps(bench.repair.reindex())
+        harness.begin_with_lost("s")
+        reindex = harness.steps(harness.repair.reindex())
         for _ in range(steps):
             if not reindex.done:
                 reindex.step()
-        bench.steps(bench.stores[0].delete(["s"])).finish()
-        assert bench.steps(bench.stores[0].get_by_user("u1", system_clock())).finish() == []
-        assert bench.ids() == []
+        harness.steps(harness.stores[0].delete(["s"])).finish()
+        assert harness.steps(harness.stores[0].get_by_user("u1", system_clock())).finish() == []
+        assert harness.ids() == []
 
 
-def test_exhaustive(bench: Bench) -> None:
+def test_exhaustive_sign_out(harness: Harness) -> None:
     """An exhaustive sign-out revokes a user's sessions in no index too, and no other user's."""
-    bench.begin_with_lost("s", "t")
-    bench.inspector.write(row("other", "u2"))
-    for store in bench.stores:
-        bench.steps(bench.repair.delete_by_scan("u1", store.delete)).finish()
-        assert bench.inspector.live() == {"other"}
-        bench.inspector.write(row("s"))
-        bench.steps(bench.repair.delete_by_scan("nobody", store.delete)).finish()
-        assert bench.inspector.live() == {"s", "other"}
+    harness.begin_with_lost("s", "t")
+    harness.inspector.write(row("other", "u2"))
+    for store in harness.stores:
+        harness.steps(harness.repair.delete_by_scan("u1", store.delete)).finish()
+        assert harness.inspector.live() == {"other"}
+        harness.inspector.write(row("s"))
+        harness.steps(harness.repair.delete_by_scan("nobody", store.delete)).finish()
+        assert harness.inspector.live() == {"s", "other"}
 
 
-def _pages(bench: Bench, size: int) -> Iterator[IndexPage]:
-    place, key = FIRST_PAGE, bench.layout.index_key("u1")
+def _pages(harness: Harness, size: int) -> Iterator[IndexPage]:
+    place, key = FIRST_PAGE, harness.layout.index_key("u1")
     while True:
-        page: IndexPage = bench.steps(bench.layout.index.read_page(key, place, size)).finish()
+        page: IndexPage = harness.steps(harness.layout.index.read_page(key, place, size)).finish()
         yield page
         if page.next is None:
             return
@@ -219,44 +219,44 @@ def _pages(bench: Bench, size: int) -> Iterator[IndexPage]:
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 8, 2_000])
-def test_pages(bench: Bench, count: int) -> None:
+def test_pages(harness: Harness, count: int) -> None:
     """An index is read completely by pages, each id of a list once."""
-    index, key = bench.layout.index, bench.layout.index_key("u1")
+    index, key = harness.layout.index, harness.layout.index_key("u1")
     for number in range(count):
-        (bench.inspector.client.lpush if index.type == "list" else bench.inspector.client.sadd)(
+        (harness.inspector.client.lpush if index.type == "list" else harness.inspector.client.sadd)(
             key, str(number)
         )
-    pages = list(_pages(bench, 2 if count < 100 else 100))
+    pages = list(_pages(harness, 2 if count < 100 else 100))
     ids = [id_ for page in pages for id_ in page.ids]
     assert set(ids) == {str(number).encode() for number in range(count)}
     assert index.type == "set" or len(ids) == count
     assert not any(page.has_moved for page in pages)
 
 
-def test_page_that_moved(bench: Bench) -> None:
+def test_page_that_moved(harness: Harness) -> None:
     """A page reports that earlier entries of a list were removed; logins move nothing."""
-    if bench.layout.index.type == "set":
+    if harness.layout.index.type == "set":
         return
-    key = bench.layout.index_key("u1")
+    key = harness.layout.index_key("u1")
     for ended, has_moved in (("0", True), ("9", False)):
-        bench.inspector.client.delete(key)
-        bench.inspector.client.rpush(key, *map(str, reversed(range(10))))
-        pages = _pages(bench, 4)
+        harness.inspector.client.delete(key)
+        harness.inspector.client.rpush(key, *map(str, reversed(range(10))))
+        pages = _pages(harness, 4)
         assert next(pages).ids == [b"3", b"2", b"1", b"0"]
-        bench.inspector.client.lpush(key, "new")
-        bench.inspector.client.lrem(key, 0, ended)
+        harness.inspector.client.lpush(key, "new")
+        harness.inspector.client.lrem(key, 0, ended)
         assert next(pages).has_moved is has_moved
 
 
-def test_index_that_is_gone_meanwhile(bench: Bench) -> None:
+def test_index_that_is_gone_meanwhile(harness: Harness) -> None:
     """An index that is emptied while it is read ends with an empty page."""
-    if bench.layout.index.type == "set":
+    if harness.layout.index.type == "set":
         return
-    key = bench.layout.index_key("u1")
-    bench.inspector.client.rpush(key, *map(str, range(10)))
-    pages = _pages(bench, 4)
+    key = harness.layout.index_key("u1")
+    harness.inspector.client.rpush(key, *map(str, range(10)))
+    pages = _pages(harness, 4)
     next(pages)
-    bench.inspector.client.delete(key)
+    harness.inspector.client.delete(key)
     assert next(pages) == IndexPage([], None, has_moved=True)
 
 
@@ -279,7 +279,7 @@ def _set_expiry(
     return Stepper(inspector.client, repairs.set_expiry(KEY, encode_row(session), session))
 
 
-def test_settle(repairs: RepairOperations, inspector: Inspector) -> None:
+def test_set_expiry(repairs: RepairOperations, inspector: Inspector) -> None:
     """A session's key gets its expiry; a key with another record, or gone, is left alone."""
     inspector.client.set(KEY, encode_row(SESSION))
     assert _set_expiry(repairs, inspector, SESSION).finish()
@@ -292,7 +292,7 @@ def test_settle(repairs: RepairOperations, inspector: Inspector) -> None:
     assert inspector.client.exists(KEY) == 0
 
 
-def test_settle_against_a_longer_life(inspector: Inspector) -> None:
+def test_set_expiry_during_extension(inspector: Inspector) -> None:
     """In every order of commands, a longer life that another writer gives a session stays."""
     longer = row("s", life=3 * HOUR)
 
@@ -313,7 +313,7 @@ def _is_longer(inspector: Inspector, longer: SessionRow) -> None:
     assert inspector.client.pexpiretime(KEY) == longer.idle_expires
 
 
-def test_settle_a_record_that_never_rests(inspector: Inspector) -> None:
+def test_set_expiry_of_changing_session(inspector: Inspector) -> None:
     """Without scripts, a session that changes at every read is left alone."""
     inspector.client.set(KEY, encode_row(SESSION))
     settling = _set_expiry(PlainRepairs(), inspector, SESSION)
@@ -326,7 +326,7 @@ def test_settle_a_record_that_never_rests(inspector: Inspector) -> None:
     assert settling.result is False
 
 
-def test_extend(repairs: RepairOperations, inspector: Inspector) -> None:
+def test_extend_expiry(repairs: RepairOperations, inspector: Inspector) -> None:
     """A key's life is only ever extended; a key without an expiry gets one only if asked."""
     now = system_clock()
     for before, endless, after in (
@@ -345,7 +345,7 @@ def test_extend(repairs: RepairOperations, inspector: Inspector) -> None:
     assert inspector.client.exists(KEY) == 0
 
 
-def test_erase(repairs: RepairOperations, inspector: Inspector) -> None:
+def test_delete_unchanged(repairs: RepairOperations, inspector: Inspector) -> None:
     """A key is deleted only if it has the type and the value that were read."""
     inspector.client.set(KEY, "x")
     for kind, value, erased in (
@@ -362,7 +362,7 @@ def test_erase(repairs: RepairOperations, inspector: Inspector) -> None:
     assert inspector.client.exists(KEY) == 0
 
 
-def test_single(inspector: Inspector) -> None:
+def test_remove_duplicates(inspector: Inspector) -> None:
     """A script removes all entries of an id except the oldest; without scripts none is removed."""
     inspector.client.rpush(KEY, "a", "b", "a", "c", "a")
     assert not Stepper(inspector.client, PlainRepairs().remove_duplicates(KEY, b"a")).finish()
@@ -371,27 +371,29 @@ def test_single(inspector: Inspector) -> None:
     assert not Stepper(inspector.client, ScriptedRepairs().remove_duplicates(KEY, b"a")).finish()
 
 
-def test_long_indexes_are_searched_in_parts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_indexes_are_searched_in_parts(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The ids of one batch are limited by the entries that are searched for them."""
     monkeypatch.setattr("lucia._redis.repair.MAX_ENTRIES_SEARCHED", 25)
     entries: list[tuple[str, str]] = []
     for user, count in (("u1", 10), ("u2", 30), ("u3", 0)):
-        key = bench.layout.index_key(user)
+        key = harness.layout.index_key(user)
         for number in range(count):
             (
-                bench.inspector.client.lpush
-                if bench.layout.index.type == "list"
-                else bench.inspector.client.sadd
+                harness.inspector.client.lpush
+                if harness.layout.index.type == "list"
+                else harness.inspector.client.sadd
             )(key, str(number))
         entries += [(key, "0"), (key, "x")]
-    searching = bench.steps(bench.repair.are_indexed("", entries))
+    searching = harness.steps(harness.repair.are_indexed("", entries))
     assert searching.finish() == [True, False, True, False, False, False]
     assert [
         len(command.commands) for command in searching.commands if isinstance(command, OnNode)
     ] == [3, 2, 1, 1, 2]
 
 
-def test_counting(inspector: Inspector) -> None:
+def test_index_count(inspector: Inspector) -> None:
     """An id is counted in both kinds of index."""
     index: Index = inspector.layout.index
     (inspector.client.rpush if index.type == "list" else inspector.client.sadd)(KEY, "a", "b")
@@ -399,7 +401,7 @@ def test_counting(inspector: Inspector) -> None:
     assert Stepper(inspector.client, index.count(KEY, "c")).finish() == 0
 
 
-def test_pattern(inspector: Inspector) -> None:
+def test_prefix_pattern_escapes_special_characters(inspector: Inspector) -> None:
     """A namespace with special characters matches itself alone."""
     for name in ("a[b]*?^\\-:1", "ab:1", "a[b]xx:1"):
         inspector.client.set(name, "x")

@@ -27,7 +27,7 @@ from tests.support.sessions import HOUR, row
 from tools.servers import Cluster, Server
 
 
-class Bench:
+class Harness:
     """Walks over a server with a clock that the test moves."""
 
     def __init__(
@@ -67,7 +67,7 @@ class Bench:
         return dict(total.found), total.not_fixed()
 
 
-def test_saved_now_and_then(redis_server: Server, tmp_path: Path) -> None:
+def test_state_file_is_saved_every_second(redis_server: Server, tmp_path: Path) -> None:
     """The state file is written at most every second, and deleted at the end."""
     file, count = tmp_path / "state.json", 4_000
     seconds: list[float] = [0.0]
@@ -107,7 +107,7 @@ def test_saved_now_and_then(redis_server: Server, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_beside_javascript(redis_server: Server, name: str) -> None:
+def test_legacy_writers(redis_server: Server, name: str) -> None:
     """With legacy writers, entries are examined twice, and indexes lose their expiry."""
     layout = Layout.from_namespaces(None, damaged_stores.name_of(name), legacy_writers=True)
     with Inspector(redis_server, LAYOUTS[name]) as inspector:
@@ -144,12 +144,12 @@ def test_beside_javascript(redis_server: Server, name: str) -> None:
             Kind.INDEX_WITH_TTL: 1,
             Kind.FOREIGN_ENTRY: 1,
         }
-        bench = Bench(inspector, layout, meanwhile)
-        assert bench.walk(fix=False) == (found, 4)
-        assert 60 <= bench.seconds < 70
-        assert max(bench.told) == 60
-        assert Bench(inspector, layout).walk(fix=True) == (found, 0)
-        assert Bench(inspector, layout).walk(fix=True) == ({}, 0)
+        harness = Harness(inspector, layout, meanwhile)
+        assert harness.walk(fix=False) == (found, 4)
+        assert 60 <= harness.seconds < 70
+        assert max(harness.told) == 60
+        assert Harness(inspector, layout).walk(fix=True) == (found, 0)
+        assert Harness(inspector, layout).walk(fix=True) == ({}, 0)
         ids = (
             inspector.client.lrange("userSession:u1", 0, -1)
             if layout.index.type == "list"
@@ -163,16 +163,18 @@ def _srem(inspector: Inspector) -> Callable[..., Any]:
     return lambda key, _, id_: inspector.client.srem(key, id_)
 
 
-def test_much_that_waits(redis_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_walk_pauses_when_many_keys_are_deferred(
+    redis_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A walk pauses for the second examination when too many keys are deferred."""
     monkeypatch.setattr("lucia._redis.doctor.walk.MAX_DEFERRED", 700)
     layout = Layout.from_namespaces(None, legacy_writers=True)
     with Inspector(redis_server) as inspector:
         for number in range(2_000):
             inspector.client.lpush(f"userSession:u{number}", "dead")
-        bench = Bench(inspector, layout)
-        assert bench.walk(fix=True) == ({Kind.DEAD_ENTRY: 2_000}, 0)
-        assert bench.seconds >= 2 * 60
+        harness = Harness(inspector, layout)
+        assert harness.walk(fix=True) == ({Kind.DEAD_ENTRY: 2_000}, 0)
+        assert harness.seconds >= 2 * 60
         assert inspector.keys() == set()
 
 
@@ -199,24 +201,29 @@ def test_very_long_index(redis_server: Server, name: str) -> None:
                 pipeline.lpush(layout.index_key("u1"), ids[1], ids[999])
             pipeline.execute()
         twice = {Kind.DUPLICATE_ENTRY: 2} if layout.index.type == "list" else {}
-        found, left = Bench(inspector, layout).walk(fix=True)
+        found, left = Harness(inspector, layout).walk(fix=True)
         assert found == {Kind.DEAD_ENTRY: 1_500, Kind.INDEX_WITHOUT_TTL: 1, **twice}
         assert left == 0
-        assert Bench(inspector, layout).walk(fix=True) == ({}, 0)
+        assert Harness(inspector, layout).walk(fix=True) == ({}, 0)
         assert inspector.client.pexpiretime(layout.index_key("u1")) >= last.idle_expires
 
 
 # Bounded memory
 
 
-def test_ids_that_look_alike(redis_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bloom_filter_collisions_are_not_duplicates(
+    redis_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An id is a duplicate only if the list has it twice, whatever the Bloom filter says."""
     monkeypatch.setattr(index_doctor, "_FILTER_BITS", 8)
     with Inspector(redis_server) as inspector:
         ids = inspector.fill("u1", 20)
-        assert Bench(inspector, LAYOUTS["default"]).walk(fix=True) == ({}, 0)
+        assert Harness(inspector, LAYOUTS["default"]).walk(fix=True) == ({}, 0)
         inspector.enter(ids[7], user_id="u1")
-        assert Bench(inspector, LAYOUTS["default"]).walk(fix=True) == ({Kind.DUPLICATE_ENTRY: 1}, 0)
+        assert Harness(inspector, LAYOUTS["default"]).walk(fix=True) == (
+            {Kind.DUPLICATE_ENTRY: 1},
+            0,
+        )
         assert sorted(inspector.index("u1")) == sorted(ids)
 
 
@@ -224,7 +231,7 @@ def _peak(inspector: Inspector) -> int:
     """Return the peak memory of a walk, in bytes."""
     tracemalloc.start()
     try:
-        Bench(inspector, LAYOUTS["default"]).walk(fix=False)
+        Harness(inspector, LAYOUTS["default"]).walk(fix=False)
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -342,7 +349,7 @@ def _live_beside(inspector: Inspector, address: str, layout: str, clients: list[
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_beside_the_application(server: Server, layout: str) -> None:
+def test_fix_while_application_runs(server: Server, layout: str) -> None:
     """Fixing a store in use revokes no session, revives none, and indexes the live ones."""
     with (
         Inspector(server, LAYOUTS[layout]) as inspector,
@@ -353,7 +360,7 @@ def test_beside_the_application(server: Server, layout: str) -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_beside_the_application_in_a_cluster(cluster: Cluster, layout: str) -> None:
+def test_fix_while_application_runs_in_a_cluster(cluster: Cluster, layout: str) -> None:
     """Fixing a cluster in use, where every change has several steps, is as safe."""
     with ClusterInspector(cluster, LAYOUTS[layout]) as inspector:
         clients: list[Any] = [
@@ -364,7 +371,7 @@ def test_beside_the_application_in_a_cluster(cluster: Cluster, layout: str) -> N
             client.close()
 
 
-def test_beside_the_application_without_scripts(redis_server: Server) -> None:
+def test_fix_while_application_runs_without_scripts(redis_server: Server) -> None:
     """Fixing a server in use that refuses scripts is as safe."""
     with Inspector(redis_server) as inspector:
         inspector.client.acl_setuser(

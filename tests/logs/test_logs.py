@@ -28,7 +28,7 @@ def test_limit_for_many_subjects(monkeypatch: pytest.MonkeyPatch) -> None:
 
     Other events are not affected.
     """
-    monkeypatch.setattr(_logs, "MOST_COUNTED", 3)
+    monkeypatch.setattr(_logs, "MAX_SUBJECTS", 3)
     clock = Time(0)
     limiter = _logs.Limiter(clock)
     assert [limiter.admit("a", 9, (subject,)) for subject in "vwxyz"] == [0, 0, 0, None, None]

@@ -1,6 +1,6 @@
 """Protocols that are known to be wrong.
 
-The explorer has to find the law that each breaks: a model that misses it proves nothing.
+The explorer has to find the invariant that each breaks: a model that misses it proves nothing.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -55,7 +55,7 @@ class IndexDeleted(ClusterStore):
         return False
 
 
-class Original(IndexDeleted):
+class LuciaJsProtocol(IndexDeleted):
     """The protocol of Lucia JS's adapter.
 
     A login sends both writes at once, and a sign-out everywhere deletes the index.
@@ -78,7 +78,7 @@ class Original(IndexDeleted):
         )
 
 
-class Endless(ClusterStore):
+class SeparateIndexTtl(ClusterStore):
     """A create that sets the index's TTL in a step of its own.
 
     A crash before that step leaves a key without a TTL.
@@ -128,7 +128,7 @@ class NeverPruned(ClusterStore):
         return decode_rows(user_id, ids, (yield from self._read_records(ids)))
 
 
-class PointerFirst(ClusterStore):
+class MarkerFirst(ClusterStore):
     """A renewal that names its successor in the marker before it creates it.
 
     After a crash in between, the marker names a session that may be created later, or never.
@@ -214,7 +214,7 @@ class HandleIgnored(ClusterStore):
         return found is not None
 
 
-class Unchecked(SingleServerStore):
+class RevokesWithoutComparing(SingleServerStore):
     """A sign-out that revokes the ids it read, though the index may have changed."""
 
     def _revoke(
@@ -229,7 +229,7 @@ class Unchecked(SingleServerStore):
         return super()._revoke(index, ids, kept, recorder, whole=False)
 
 
-class EndsThenCreates(SingleServerStore):
+class RevokesThenCreates(SingleServerStore):
     """A capped login that revokes the surplus, though the index may have changed."""
 
     def create_capped(
@@ -240,7 +240,7 @@ class EndsThenCreates(SingleServerStore):
         return row
 
 
-class LooksBeforehand(ClusterStore):
+class SurplusBeforeCreate(ClusterStore):
     """A capped login that computes the surplus before it is indexed.
 
     Two such logins miss each other.
@@ -255,7 +255,7 @@ class LooksBeforehand(ClusterStore):
         return row
 
 
-class EndsOnlyIds(ClusterStore):
+class IgnoresSuccessors(ClusterStore):
     """A capped login that revokes the surplus, but not the successors of renewals meanwhile."""
 
     def _delete(self, session_ids: Iterable[str], recorder: RevocationRecorder) -> Operation[None]:
@@ -264,29 +264,29 @@ class EndsOnlyIds(ClusterStore):
 
 
 class Control(NamedTuple):
-    """A wrong protocol, the law that it breaks, and a scenario in which it does."""
+    """A wrong protocol, the invariant that it breaks, and a scenario in which it does."""
 
     store: Store
-    law: str
+    invariant: str
     scenario: str
 
 
 CONTROLS: Final = (
     Control(IndexFirst(LAYOUT, ScriptedSteps()), "I1", "two logins, a sign-out"),
-    Control(Original(LAYOUT, ScriptedSteps()), "I1", "two logins, a sign-out"),
+    Control(LuciaJsProtocol(LAYOUT, ScriptedSteps()), "I1", "two logins, a sign-out"),
     Control(IndexDeleted(LAYOUT, ScriptedSteps()), "I1", "two logins, a sign-out"),
     Control(BlindPrune(LAYOUT, ScriptedSteps()), "I1", "two listings, a login"),
-    Control(PointerFirst(LAYOUT, ScriptedSteps()), "I2", "a renewal, a sign-out, failing"),
+    Control(MarkerFirst(LAYOUT, ScriptedSteps()), "I2", "a renewal, a sign-out, failing"),
     Control(CreateThenDelete(LAYOUT, ScriptedSteps()), "I2", "a renewal, a sign-out, failing"),
     Control(MarkersIgnored(LAYOUT, ScriptedSteps()), "I2", "a renewal, an end, failing"),
-    Control(Unchecked(LAYOUT), "I2", "a renewal, a sign-out"),
-    Control(Endless(LAYOUT, ScriptedSteps()), "I3", "two logins, a sign-out"),
+    Control(RevokesWithoutComparing(LAYOUT), "I2", "a renewal, a sign-out"),
+    Control(SeparateIndexTtl(LAYOUT, ScriptedSteps()), "I3", "two logins, a sign-out"),
     Control(Overwriting(LAYOUT, ScriptedSteps()), "I4", "a login with a taken id"),
     Control(CreateThenDelete(LAYOUT, ScriptedSteps()), "I5", "two renewals, re-sent"),
     Control(LoserKeeps(LAYOUT, ScriptedSteps()), "I5b", "two renewals"),
-    Control(EndsThenCreates(LAYOUT), "cap", "two capped logins"),
-    Control(LooksBeforehand(LAYOUT, ScriptedSteps()), "cap", "two capped logins"),
-    Control(EndsOnlyIds(LAYOUT, ScriptedSteps()), "cap", "a capped login, a renewal"),
+    Control(RevokesThenCreates(LAYOUT), "cap", "two capped logins"),
+    Control(SurplusBeforeCreate(LAYOUT, ScriptedSteps()), "cap", "two capped logins"),
+    Control(IgnoresSuccessors(LAYOUT, ScriptedSteps()), "cap", "a capped login, a renewal"),
     Control(HandleIgnored(LAYOUT, ScriptedSteps()), "keep", "a renewal, others signed out"),
     Control(BlindPrune(LAYOUT, ScriptedSteps()), "list", "two listings, a login"),
     Control(NeverPruned(LAYOUT, ScriptedSteps()), "list", "two listings, a login"),

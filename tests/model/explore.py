@@ -1,9 +1,9 @@
 """An exhaustive explorer of interleavings, with crashes, lost replies, late commands and expiries.
 
 An operation is a pure generator, so its state follows from the replies that it was sent, and the
-code that ships is the code that is explored. Each law is checked in every world. So a task that is
-not scheduled any more stands for one that crashed or was cancelled at that step. A crash is an
-event of its own only for tasks that would keep a marker from expiring: a marker lives at least
+code that ships is the code that is explored. Each invariant is checked in every world. So a task
+that is not scheduled any more stands for one that crashed or was cancelled at that step. A crash is
+an event of its own only for tasks that would keep a marker from expiring: a marker lives at least
 twice as long as any operation.
 """
 
@@ -11,7 +11,14 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from lucia._redis.commands import Eval, Transaction
-from tests.model.laws import before_of, end_fault, faults_of, gone_logins, released_by, revoked_by
+from tests.model.invariants import (
+    before_of,
+    end_fault,
+    faults_of,
+    gone_logins,
+    released_by,
+    revoked_by,
+)
 from tests.model.world import (
     LAYOUT,
     LOST,
@@ -30,7 +37,7 @@ from tests.model.world import (
 
 
 class Violation(AssertionError):
-    """A law that does not hold at the end of a trace."""
+    """A invariant that does not hold at the end of a trace."""
 
 
 class Event(NamedTuple):
@@ -43,11 +50,11 @@ class Event(NamedTuple):
 
 
 class Explorer:
-    """A breadth-first search over a scenario's worlds, which checks all laws or one in each."""
+    """A breadth-first search over a scenario's worlds that checks each world's invariants."""
 
-    def __init__(self, scenario: Scenario, *, law: str | None = None) -> None:
+    def __init__(self, scenario: Scenario, *, invariant: str | None = None) -> None:
         self._scenario = scenario
-        self._prefix = "" if law is None else f"{law}:"
+        self._prefix = "" if invariant is None else f"{invariant}:"
         self._snapshots = Snapshots()
         self._judged: set[object] = set()
         self._known_gone: dict[tuple[Snapshot, frozenset[str]], frozenset[str]] = {}
@@ -56,7 +63,7 @@ class Explorer:
         """Visit every world, and return how many there are.
 
         Raises:
-            Violation: a law does not hold. The error has a shortest trace that leads there.
+            Violation: a invariant does not hold. The error has a shortest trace that leads there.
         """
         first = self._first()
         parents: dict[World, World | None] = {first: None}

@@ -1,7 +1,7 @@
 """Clients of the model's server. Each of their commands waits until a scheduler lets it pass.
 
-They are the only fake Redis in the tests, and ``test_twin.py`` compares their server with real
-ones.
+They are the only fake Redis in the tests, and ``test_server_model.py`` compares their server with
+real ones.
 """
 
 import asyncio

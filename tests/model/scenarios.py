@@ -82,7 +82,7 @@ class Tasks:
             "create", lambda: self._store.create(row(id_, **attributes), _oldest), makes=id_
         )
 
-    def original(self, id_: str) -> Task:
+    def js_login(self, id_: str) -> Task:
         """Return a login by Lucia JS's adapter.
 
         It sends the index entry and the session at once, with an absolute time as the TTL.
@@ -97,7 +97,7 @@ class Tasks:
                 )
             )
 
-        return Task("original", start, makes=id_)
+        return Task("js_login", start, makes=id_)
 
     def capped(self, id_: str, limit: int) -> Task:
         return Task(
@@ -267,28 +267,28 @@ limit the number of worlds. A command that was sent again and also executes late
 never one of a create or a renewal, since these are not sent again.
 """
 
-BESIDE_ORIGINAL: Final[dict[str, Callable[[Tasks], Scenario]]] = {
-    "an original login, a sign-out": lambda do: Scenario(
-        (do.original("j"), do.revoke(), do.create("a")), legacy_writers=True
+LEGACY_SCENARIOS: Final[dict[str, Callable[[Tasks], Scenario]]] = {
+    "a JS login, a sign-out": lambda do: Scenario(
+        (do.js_login("j"), do.revoke(), do.create("a")), legacy_writers=True
     ),
-    "an original login, two sign-outs": lambda do: Scenario(
-        (do.original("j"), do.revoke(), do.revoke()), legacy_writers=True
+    "a JS login, two sign-outs": lambda do: Scenario(
+        (do.js_login("j"), do.revoke(), do.revoke()), legacy_writers=True
     ),
-    "an original login, a listing": lambda do: Scenario(
-        (do.original("j"), do.list(), do.list()),
+    "a JS login, a listing": lambda do: Scenario(
+        (do.js_login("j"), do.list(), do.list()),
         stored("o", dead=("d",)),
         _o(),
         failures=1,
         legacy_writers=True,
     ),
-    "an original login, others signed out": lambda do: Scenario(
-        (do.original("j"), do.revoke("o"), do.renew("o", "o1")),
+    "a JS login, others signed out": lambda do: Scenario(
+        (do.js_login("j"), do.revoke("o"), do.renew("o", "o1")),
         stored("o", "x"),
         _o("x"),
         legacy_writers=True,
     ),
-    "an original login that is renewed, an end": lambda do: Scenario(
-        (do.original("j"), do.renew("j", "j1"), do.delete("j")), legacy_writers=True
+    "a JS login that is renewed, an end": lambda do: Scenario(
+        (do.js_login("j"), do.renew("j", "j1"), do.delete("j")), legacy_writers=True
     ),
 }
 """The scenarios for protocols with ``legacy_writers``, where Lucia JS writes to the same keys."""

@@ -3,9 +3,9 @@
 The calls run as tasks on a real event loop, each with an adapter and a client of its own, as in
 separate processes. Each command is an await that the scheduler ends. A path is the list of its
 choices. It runs from the beginning, since a coroutine can't be copied, and is continued depth
-first, but not beyond a world that was seen before. Each law is checked in every world, so a call
-that is not scheduled any more stands for one whose process crashed at that await. A call that is
-cancelled runs on as far as it likes, and the command it had sent executes later or never.
+first, but not beyond a world that was seen before. Each invariant is checked in every world, so a
+call that is not scheduled any more stands for one whose process crashed at that await. A call that
+is cancelled runs on as far as it likes, and the command it had sent executes later or never.
 """
 
 import asyncio
@@ -19,7 +19,14 @@ from lucia.errors import LuciaError
 from lucia.models import SessionRow
 from tests.model.explore import Violation
 from tests.model.gates import Gate, MakeClient, ModelServer
-from tests.model.laws import before_of, end_fault, faults_of, gone_logins, released_by, revoked_by
+from tests.model.invariants import (
+    before_of,
+    end_fault,
+    faults_of,
+    gone_logins,
+    released_by,
+    revoked_by,
+)
 from tests.model.scenarios import row
 from tests.model.server import NOW
 from tests.model.world import USER, Before, Frozen, Part, Process, Scenario, Snapshots, Task, World
@@ -51,7 +58,7 @@ class Running:
         self.call = asyncio.ensure_future(_call(adapter(client(self.gate)), task))
 
     def process(self) -> Process:
-        """Return the call as the laws see it."""
+        """Return the call as the invariants see it."""
         return self.over or Process(
             None, status="new" if self.before is None else "running", before=self.before or Before()
         )
@@ -93,7 +100,7 @@ class Scheduler:
         client: makes the client of each call.
         adapter: makes the adapter of each call.
         cancellations: how many calls are cancelled at most.
-        law: checks only this law.
+        invariant: checks only this invariant.
     """
 
     def __init__(
@@ -103,13 +110,13 @@ class Scheduler:
         *,
         adapter: MakeAdapter = AsyncRedisSessionAdapter,
         cancellations: int = 1,
-        law: str | None = None,
+        invariant: str | None = None,
     ) -> None:
         self._scenario = scenario
         self._client = client
         self._adapter = adapter
         self._cancellations = cancellations
-        self._prefix = "" if law is None else f"{law}:"
+        self._prefix = "" if invariant is None else f"{invariant}:"
         self.snapshots = Snapshots()
         self._known: set[object] = set()
         self._planned: list[tuple[Choice, ...]] = [()]
@@ -118,7 +125,7 @@ class Scheduler:
         """Visit every world, and return how many there are.
 
         Raises:
-            Violation: a law does not hold. The error has a path that leads there.
+            Violation: a invariant does not hold. The error has a path that leads there.
         """
         with asyncio.Runner() as runner:
             while self._planned:
@@ -245,7 +252,7 @@ class _Schedule:
         return not running.task.uses or running.task.uses in self._released
 
     def world(self) -> World:
-        """Return the world that the laws check."""
+        """Return the world that the invariants check."""
         return World(
             snapshot=self._snapshots.of(self._server.state),
             processes=tuple(each.process() for each in self._running),

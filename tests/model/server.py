@@ -1,7 +1,7 @@
 """A Redis with the few commands of the store, as a pure function of its state.
 
-``test_twin.py`` compares it with a real server. Time stands still, and a key expires when the
-explorer says so.
+``test_server_model.py`` compares it with a real server. Time stands still, and a key expires when
+the explorer says so.
 """
 
 from collections.abc import Callable, Sequence

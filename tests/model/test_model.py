@@ -1,7 +1,7 @@
-"""The shipped operations keep the store's laws in every interleaving, with every fault.
+"""The shipped operations keep the store's invariants in every interleaving, with every fault.
 
-``LUCIA_MODEL=large`` adds the scenarios that take minutes. The laws are in ``laws.py``, and the
-faults in ``world.py``.
+``LUCIA_MODEL=large`` adds the scenarios that take minutes. The invariants are in
+``invariants.py``, and the faults in ``world.py``.
 
 =================== ========= ========= ========== =========
 protocol            scenarios    worlds with large    worlds
@@ -13,8 +13,8 @@ without scripts            33   286,095         42 1,890,000
 
 Measured on one core with Python 3.11: 22 seconds, and three minutes with the large scenarios. With
 sets as indexes there are as many worlds, of which only a few scenarios are run by default. With
-those, the scenarios with Lucia JS's logins, and ``test_twin.py`` it is 32 seconds, and about six
-minutes with the large scenarios.
+those, the scenarios with Lucia JS's logins, and ``test_server_model.py`` it is 32 seconds, and
+about six minutes with the large scenarios.
 """
 
 from collections.abc import Callable
@@ -33,9 +33,9 @@ from lucia._redis.store import Store
 from tests.model.controls import CONTROLS, Control
 from tests.model.explore import Explorer, Violation
 from tests.model.scenarios import (
-    BESIDE_ORIGINAL,
     LARGE,
     LARGE_SCENARIOS,
+    LEGACY_SCENARIOS,
     SCENARIOS,
     SINGLE_USE,
     Tasks,
@@ -67,9 +67,9 @@ CHOSEN: Final = {**SCENARIOS, **SINGLE_USE, **(LARGE_SCENARIOS if LARGE else {})
 BESIDE: Final = [
     (protocol, name)
     for protocol in LEGACY_STORES
-    for name in BESIDE_ORIGINAL
+    for name in LEGACY_SCENARIOS
     if LARGE
-    or name in ("an original login, a sign-out", "an original login, a listing")
+    or name in ("a JS login, a sign-out", "a JS login, a listing")
     or not protocol.endswith(", sets")
 ]
 """With sets, only the scenarios that cover each kind of command."""
@@ -101,8 +101,8 @@ def store(request: pytest.FixtureRequest) -> Store:
 
 
 @pytest.mark.parametrize(("protocol", "name"), CASES)
-def test_laws_hold(protocol: str, name: str) -> None:
-    """Every law holds in every world of every scenario."""
+def test_invariants_hold(protocol: str, name: str) -> None:
+    """Every invariant holds in every world of every scenario."""
     scenario = CHOSEN[name](Tasks(STORES[protocol]))
     assert Explorer(scenario).run() > len(scenario.tasks)
 
@@ -110,39 +110,41 @@ def test_laws_hold(protocol: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("protocol", "name"), CASES if LARGE else [*product(SET_STORES, OVER_SETS)]
 )
-def test_laws_hold_over_sets(protocol: str, name: str) -> None:
-    """Every law holds with a set as the index."""
+def test_invariants_hold_with_set_index(protocol: str, name: str) -> None:
+    """Every invariant holds with a set as the index."""
     scenario = with_sets(CHOSEN[name](Tasks(SET_STORES[protocol])))
     assert Explorer(scenario).run() > len(scenario.tasks)
 
 
 @pytest.mark.parametrize(("protocol", "name"), BESIDE)
-def test_laws_hold_beside_the_original(protocol: str, name: str) -> None:
+def test_invariants_hold_with_legacy_writers(protocol: str, name: str) -> None:
     """With ``legacy_writers`` no session that Lucia JS creates is lost.
 
     Once its id was handed out, a sign-out everywhere finds it.
     """
     store, index = LEGACY_STORES[protocol]
-    scenario = BESIDE_ORIGINAL[name](Tasks(store, index))
+    scenario = LEGACY_SCENARIOS[name](Tasks(store, index))
     assert Explorer(with_sets(scenario) if index.type == "set" else scenario).run() > len(
         scenario.tasks
     )
 
 
-@pytest.mark.parametrize("name", ["an original login, a sign-out", "an original login, a listing"])
-def test_original_is_lost_without_being_told(store: Store, name: str) -> None:
+@pytest.mark.parametrize("name", ["a JS login, a sign-out", "a JS login, a listing"])
+def test_js_login_is_lost_without_legacy_writers(store: Store, name: str) -> None:
     """Without ``legacy_writers`` the index entry of a session that is not written yet is lost."""
     with pytest.raises(
         Violation, match=r"\AI1: j was handed out and validates, and is not in the index"
     ):
-        Explorer(BESIDE_ORIGINAL[name](Tasks(store)), law="I1").run()
+        Explorer(LEGACY_SCENARIOS[name](Tasks(store)), invariant="I1").run()
 
 
 @pytest.mark.parametrize(
     "name", ["a renewal, a sign-out", "a login, others signed out", "a renewal, others signed out"]
 )
-def test_laws_hold_by_blocks(store: Store, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sign-out of more sessions than one command may revoke keeps the laws."""
+def test_invariants_hold_when_revoking_in_blocks(
+    store: Store, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sign-out of more sessions than one command may revoke keeps the invariants."""
     monkeypatch.setattr(single_server, "MAX_SESSIONS_PER_COMMAND", 1)
     monkeypatch.setattr(cluster, "MAX_COMMANDS_PER_BATCH", 1)
     scenario = replace(SCENARIOS[name](Tasks(store)), resends=0, failures=0)
@@ -150,7 +152,7 @@ def test_laws_hold_by_blocks(store: Store, name: str, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("name", ["two logins, a sign-out", "two listings, a login"])
-def test_laws_hold_while_logins_prune(
+def test_invariants_hold_while_logins_prune(
     store: Store, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Logins that prune dead ids never remove a live one."""
@@ -159,19 +161,23 @@ def test_laws_hold_while_logins_prune(
     assert Explorer(scenario).run() > len(scenario.tasks)
 
 
-def test_create_sent_again_comes_back(store: Store) -> None:
+def test_late_resent_create_revives_revoked_session(store: Store) -> None:
     """Creates are not sent again: one that executes late would revive a revoked session."""
     do = Tasks(store)
     with pytest.raises(Violation, match=r"\AI2: a was revoked, and a validates"):
         Explorer(
-            Scenario((do.create("a"), do.revoke()), zombies=1, zombie_creates=True), law="I2"
+            Scenario((do.create("a"), do.revoke()), zombies=1, zombie_creates=True), invariant="I2"
         ).run()
 
 
 @pytest.mark.parametrize(
-    "control", CONTROLS, ids=lambda control: f"{type(control.store).__name__} breaks {control.law}"
+    "control",
+    CONTROLS,
+    ids=lambda control: f"{type(control.store).__name__} breaks {control.invariant}",
 )
 def test_control_is_caught(control: Control) -> None:
-    """The explorer finds the law that each wrong protocol breaks."""
-    with pytest.raises(Violation, match=rf"\A{control.law}:"):
-        Explorer(SCENARIOS[control.scenario](Tasks(control.store)), law=control.law).run()
+    """The explorer finds the invariant that each wrong protocol breaks."""
+    with pytest.raises(Violation, match=rf"\A{control.invariant}:"):
+        Explorer(
+            SCENARIOS[control.scenario](Tasks(control.store)), invariant=control.invariant
+        ).run()

@@ -1,4 +1,4 @@
-"""Calls of the real adapter keep the laws in every schedule, with cancellations and crashes.
+"""Calls of the real adapter keep the invariants in every schedule, with cancellations and crashes.
 
 ``LUCIA_MODEL=large`` also runs three calls in a cluster, and cancels two of them.
 """
@@ -89,8 +89,8 @@ def scenario_of(name: str, store: Store) -> Scenario:
 
 
 @pytest.mark.parametrize(("place", "name"), CASES)
-def test_laws_hold(place: str, name: str) -> None:
-    """Every law holds at every await of every schedule, wherever one call is cancelled."""
+def test_invariants_hold(place: str, name: str) -> None:
+    """Every invariant holds at every await of every schedule, wherever one call is cancelled."""
     scenario = scenario_of(
         name,
         SingleServerStore(LAYOUT)
@@ -141,16 +141,16 @@ def of(store: Store) -> Callable[[Any], AsyncRedisSessionAdapter]:
 
 
 @pytest.mark.parametrize(
-    "control", CONTROLS, ids=lambda control: f"{type(control.store).__name__}, {control.law}"
+    "control", CONTROLS, ids=lambda control: f"{type(control.store).__name__}, {control.invariant}"
 )
 def test_control_is_caught(control: Control) -> None:
-    """A wrong protocol breaks its law in some schedule."""
-    with pytest.raises(Violation, match=rf"\A{control.law}:"):
+    """A wrong protocol breaks its invariant in some schedule."""
+    with pytest.raises(Violation, match=rf"\A{control.invariant}:"):
         Scheduler(
             scenario_of(control.scenario, control.store),
             GatedClient,
             adapter=of(control.store),
-            law=control.law,
+            invariant=control.invariant,
         ).run()
 
 
@@ -174,14 +174,14 @@ def piecemeal(client: Any) -> AsyncRedisSessionAdapter:
 
 
 @pytest.mark.parametrize(
-    ("name", "law"), [("a login, a sign-out, failing", "I3"), ("two renewals", "I5")]
+    ("name", "invariant"), [("a login, a sign-out, failing", "I3"), ("two renewals", "I5")]
 )
-def test_wrong_driver_is_caught(name: str, law: str) -> None:
-    """A driver that does not keep a transaction whole breaks a law."""
-    with pytest.raises(Violation, match=rf"\A{law}:"):
+def test_wrong_driver_is_caught(name: str, invariant: str) -> None:
+    """A driver that does not keep a transaction whole breaks a invariant."""
+    with pytest.raises(Violation, match=rf"\A{invariant}:"):
         Scheduler(
             scenario_of(name, ClusterStore(LAYOUT, PlainSteps())),
             GatedClient,
             adapter=piecemeal,
-            law=law,
+            invariant=invariant,
         ).run()

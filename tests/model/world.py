@@ -30,7 +30,7 @@ WAITING = "waiting"
 """In place of a reply: it has not arrived yet."""
 
 Kind = Literal[
-    "create", "capped", "original", "duplicate", "renew", "follow", "delete", "revoke", "list"
+    "create", "capped", "js_login", "duplicate", "renew", "follow", "delete", "revoke", "list"
 ]
 
 
@@ -171,7 +171,7 @@ def _result(value: Any) -> Frozen:
 
 @dataclass(eq=False, slots=True)
 class Snapshot:
-    """A server's keys, and the facts that the laws need. Equal keys share one object.
+    """A server's keys, and the facts that the invariants need. Equal keys share one object.
 
     Args:
         live: the ids of the sessions that validate, and when each expires.
@@ -302,7 +302,7 @@ class World(NamedTuple):
         gone: the logins that at some time had no live session, though one was handed out.
         blockers: for each marker that was written recently, the processes that keep it from
             expiring.
-        fault: the law that the last event broke.
+        fault: the invariant that the last event broke.
     """
 
     snapshot: Snapshot

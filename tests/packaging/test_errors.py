@@ -61,13 +61,13 @@ def test_each_condition_has_its_code(name: str, code: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_the_tree(name: str) -> None:
+def test_class_hierarchy(name: str) -> None:
     """Every class has the base class that the module's docstring shows."""
     assert getattr(errors, name).__base__.__name__ == TREE.get(name, "LuciaError")
     assert name in (errors.__doc__ or "")
 
 
-def test_the_list_is_whole() -> None:
+def test_all_errors_are_public() -> None:
     """Every error class of the module is public and listed here."""
     made = {
         name
@@ -89,13 +89,13 @@ def test_each_error_says_what_happened(name: str) -> None:
     assert isinstance(kind(), LuciaError)
 
 
-def test_how_long_to_wait_survives_a_copy() -> None:
+def test_retry_after_survives_pickling() -> None:
     """`retry_after` survives pickling, as on the way to another process."""
     error = pickle.loads(pickle.dumps(TooManyAttempts(retry_after=9)))  # noqa: S301 # made here
     assert (error.retry_after, str(error)) == (9, TooManyAttempts.default_message)
 
 
-def test_what_a_person_typed_is_a_value_error_too() -> None:
+def test_only_invalid_input_is_a_value_error() -> None:
     """InvalidInput is the only error that is a ValueError."""
     assert [name for name in ALL if issubclass(getattr(errors, name), ValueError)] == [
         "InvalidInput"

@@ -217,7 +217,7 @@ def test_hashes_made_without_normalising_are_verified(password: str) -> None:
 @example(f"$argon2id$v=18$m=8,t=1,p=1$AAAAAAAAAAA${KEY_32}")
 @example(f"$argon2id$v=19$m=8,t=1,p=1$AAAAAAAAAAA${'A' * 85}")
 @example("$2a$10$abcdefghijklmnopqrstuu")
-def test_what_is_no_hash_is_valid_for_nobody(hashed: str) -> None:
+def test_malformed_hash_matches_no_password(hashed: str) -> None:
     """Any other stored text is not valid, and never raises."""
     assert not verify(PASSWORD, hashed)
     assert isinstance(LuciaHash().needs_rehash(hashed), bool)

@@ -82,7 +82,7 @@ def test_sync_pages_are_served_during_a_flood() -> None:
     assert verified_before_a_page(None) < LOG_INS / 3
 
 
-def test_sync_pages_are_served_during_a_flood_has_power() -> None:
+def test_control_long_queue_delays_pages() -> None:
     """If the queue is longer than the server's threads, a page waits for all earlier logins."""
     assert verified_before_a_page(PasswordPool(workers=2, queue=64)) > LOG_INS - 2 * SERVER_THREADS
 
@@ -231,7 +231,7 @@ async def test_log_ins_from_other_addresses_succeed_at_once() -> None:
     assert (await succeeded_in_a_flood(at_once=True))[0] == OTHERS
 
 
-async def test_log_ins_from_other_addresses_succeed_during_a_flood_has_power(
+async def test_control_fifo_queue_denies_other_logins(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """In order of arrival, two flooding addresses deny most other logins."""

@@ -51,7 +51,7 @@ def turn_of(owner: str) -> _Turn:
         ({"queue": "64"}, TypeError, "queue must be an int, not str"),
     ],
 )
-def test_a_pool_that_can_not_be_meant(
+def test_invalid_pool_settings_are_refused(
     settings: dict[str, Any], error: type[Exception], words: str
 ) -> None:
     """An invalid setting is refused with an error that says what was expected."""
@@ -59,7 +59,7 @@ def test_a_pool_that_can_not_be_meant(
         PasswordPool(**settings)
 
 
-def test_what_is_not_set_has_a_default() -> None:
+def test_unset_settings_have_defaults() -> None:
     """Each of the two settings can be set alone, down to its minimum."""
     assert PasswordPool().bounds(2, 64) == (2, 64)
     assert PasswordPool(workers=1).bounds(2, 64) == (1, 64)
@@ -170,7 +170,7 @@ def test_twenty_flooders_keep_nobody_out(workers: int, queue: int) -> None:
             assert turns.leave(running.pop(0)) is newcomer
 
 
-def test_equals_refuse_each_other_nothing() -> None:
+def test_newcomer_is_refused_among_equal_owners() -> None:
     """If all owners have the same load, a full queue refuses the newcomer, who has not waited."""
     turns = _Turns(1, 2)
     enter_all(turns, "abc")
@@ -341,7 +341,7 @@ def test_a_success_costs_nothing_more(clock: Clock) -> None:
     assert cost_of(clock, lambda: jobs.verify("right", "100")) == pytest.approx(100)
 
 
-def test_a_dearer_hash_costs_what_it_costs(clock: Clock) -> None:
+def test_expensive_hash_needs_no_padding(clock: Clock) -> None:
     """A hash more expensive than the configured kind needs no extra work."""
     jobs = _Jobs(TimedHash(clock), clock)
     jobs.verify_dummy("x")

@@ -23,21 +23,21 @@ pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")
 
 
 @pytest.fixture(params=["redis", "cluster", "redis, no scripts"])
-def place(request: pytest.FixtureRequest) -> Iterator[Deployment]:
+def deployment(request: pytest.FixtureRequest) -> Iterator[Deployment]:
     """Yield each deployment, emptied."""
     with open_deployment(request, request.param) as opened:
         yield opened
 
 
-class Game:
+class PasswordChangeRace:
     """A user whose password changes while it is used; `kind` is the class of the auth."""
 
-    def __init__(self, place: Deployment, kind: type[Auth[User]]) -> None:
+    def __init__(self, deployment: Deployment, kind: type[Auth[User]]) -> None:
         self.users = MemoryAdapter()
-        self.inspector = place.inspector
+        self.inspector = deployment.inspector
         settings: dict[str, Any] = {"hash": CHEAP, "password_pool": ROOMY, "throttle": None}
         self.auth: Any = kind(
-            users=self.users, sessions=RedisSessionAdapter(place.client), env="DEV", **settings
+            users=self.users, sessions=RedisSessionAdapter(deployment.client), env="DEV", **settings
         )
         self.auth.create_user(primary_key=PrimaryKey(*ALICE, "password 0"))
 
@@ -53,22 +53,22 @@ class Game:
         return self.inspector.live()
 
 
-def test_logins_against_a_password_change(place: Deployment) -> None:
+def test_logins_against_a_password_change(deployment: Deployment) -> None:
     """After a race, the new password is valid, and no session of the old one is left."""
-    game = Game(place, Auth)
+    game = PasswordChangeRace(deployment, Auth)
     for number in range(ROUNDS):
         assert game.play(number) == set()
 
 
-class Trusting(Auth[User]):
+class AuthWithoutRecheck(Auth[User]):
     """An auth that does not check the key again after creating the session."""
 
     def _still_proven(self, row: KeyRow, password: str | None, address: str | None) -> bool:
         return True
 
 
-@pytest.mark.parametrize("place", ["redis"], indirect=True)
-def test_logins_against_a_password_change_have_power(place: Deployment) -> None:
+@pytest.mark.parametrize("deployment", ["redis"], indirect=True)
+def test_control_unchecked_login_survives_password_change(deployment: Deployment) -> None:
     """Without the second check of the key, a session of the old password is left."""
-    game = Game(place, Trusting)
+    game = PasswordChangeRace(deployment, AuthWithoutRecheck)
     assert any(game.play(number) for number in range(MOST_ROUNDS))

@@ -51,7 +51,7 @@ def lucia_hash(password: str, salt: str) -> str:
 
 
 @pytest.mark.parametrize("row", THEIRS, ids=lambda row: f"{row['name']}, {row['format']}")
-def test_the_originals_hashes_are_valid(row: Hash) -> None:
+def test_lucia_js_hashes_are_valid(row: Hash) -> None:
     """Every hash of Lucia JS is valid, even if Lucia JS itself refuses it, and is outdated."""
     assert verify(row["password"], row["hash"])
     assert ScryptHash().needs_rehash(row["hash"])
@@ -60,7 +60,7 @@ def test_the_originals_hashes_are_valid(row: Hash) -> None:
 @pytest.mark.parametrize(
     "row", [row for row in THEIRS if row["format"] == "s2"], ids=lambda row: row["name"]
 )
-def test_the_originals_hashes_are_valid_for_no_neighbour(row: Hash) -> None:
+def test_lucia_js_hashes_are_valid_for_no_neighbour(row: Hash) -> None:
     """A hash of Lucia JS is not valid if the password's last character differs."""
     assert not verify(row["password"][:-1] + "~", row["hash"])
 
@@ -87,7 +87,7 @@ def test_the_original_locks_out_what_normalising_changes() -> None:
 
 
 @pytest.mark.parametrize("row", OURS, ids=lambda row: row["name"])
-def test_the_original_accepts_lucia_hash(row: Verdict) -> None:
+def test_lucia_js_accepts_lucia_hash(row: Verdict) -> None:
     """Lucia JS accepts what LuciaHash writes for the password, and for no other."""
     assert lucia_hash(row["password"], row["hash"].split(":")[1]) == row["hash"]
     assert row["original_valid_when_normalized"]

@@ -218,7 +218,7 @@ async def test_a_cancelled_job_that_runs_keeps_its_place() -> None:
     await workers.aclose()
 
 
-async def test_an_error_goes_up_and_frees_the_place() -> None:
+async def test_hasher_error_is_raised_and_frees_the_place() -> None:
     """An error of the hasher is raised, and frees the place."""
     workers = AsyncPasswordWorkers(CHEAP, PasswordPool(workers=1, queue=0))
     for _ in range(3):
@@ -386,7 +386,7 @@ def test_sync_workers_are_bounded() -> None:
     assert CHEAP.verify("x", workers.hash("x"))
 
 
-def test_a_sync_error_goes_up_and_frees_the_place() -> None:
+def test_sync_hasher_error_is_raised_and_frees_the_place() -> None:
     """An error of the hasher is raised, and frees the place."""
     workers = PasswordWorkers(CHEAP, PasswordPool(workers=1, queue=0))
     for _ in range(3):
@@ -424,7 +424,7 @@ def test_the_first_known_name_costs_what_the_first_unknown_one_does() -> None:
 
 
 @pytest.mark.parametrize("password", ["", "x" * 1_001, "\ud800"])
-def test_a_dummy_costs_the_same_for_what_is_not_acceptable(password: str) -> None:
+def test_dummy_verification_costs_the_same_for_unacceptable_passwords(password: str) -> None:
     """A password that a hasher would refuse at once is replaced by an acceptable one."""
     counter = Counter()
     assert not PasswordWorkers(counter).verify_dummy(password, ANYBODY)

@@ -165,7 +165,7 @@ class Machine(RuleBasedStateMachine):
             self.inspector.age(used_id, milliseconds)
 
     @invariant()
-    def keys_are_lawful(self) -> None:
+    def keys_match_the_layout(self) -> None:
         """Every key has a TTL, none is foreign, and each live session is in its index."""
         self.inspector.check()
         expected = {id_ for id_ in self.users if self.memory.get_session(id_) is not None}
@@ -187,7 +187,7 @@ EXAMPLES = {
 # redis-py 7's cluster clients cause this warning themselves.
 @pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")
 @pytest.mark.parametrize(("place", "examples"), EXAMPLES.items(), ids=EXAMPLES)
-def test_redis_answers_as_memory_does(
+def test_redis_matches_memory_adapter(
     request: pytest.FixtureRequest, place: str, examples: int
 ) -> None:
     """The Redis adapter returns what the memory adapter returns, and its keys obey the layout."""

@@ -80,7 +80,7 @@ def test_nothing_to_find_out() -> None:
 @pytest.mark.parametrize(
     "crossed", [b"PONG", None, 1, [], [None], [None, None, 1], [None, None, [b"x"]]], ids=range(7)
 )
-def test_crossed_reply(crossed: Any) -> None:
+def test_mismatched_reply_drops_connections(crossed: Any) -> None:
     """A reply of another shape drops the connections, and the read is sent again.
 
     A second such reply means that there is no session.
@@ -94,14 +94,14 @@ def test_crossed_reply(crossed: Any) -> None:
     assert end.value.value is None
 
 
-def test_crossed_marker() -> None:
+def test_mismatched_marker_drops_connections() -> None:
     """A marker of another id is treated as a mismatched reply too."""
     other = encode_marker(Marker("other", "somebody's", 60_000))
     operation = store().get_successor(ID)
     assert commands(operation, [other, None, None])[-1] == DropConnections()
 
 
-def test_ending_in_spite_of_crossed_replies() -> None:
+def test_revocation_succeeds_despite_mismatched_replies() -> None:
     """After two mismatched replies, a revocation revokes all candidates of the id."""
     *_, end = commands(store().delete([ID]), b"PONG", None, b"PONG")
     assert isinstance(end, Eval)

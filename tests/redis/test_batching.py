@@ -180,7 +180,7 @@ async def test_only_reads(server: HeldExchange, only_reads: bool) -> None:
     assert await waiting == [[b"a"]]
 
 
-async def test_not_joined_to_what_is_sent(kind: Kind, server: HeldExchange) -> None:
+async def test_read_does_not_join_one_in_flight(kind: Kind, server: HeldExchange) -> None:
     """A request does not share the reply of an equal one in flight.
 
     That reply may be older than a revocation (I2).
@@ -196,7 +196,7 @@ async def test_not_joined_to_what_is_sent(kind: Kind, server: HeldExchange) -> N
     assert await after == ([[None]] if isinstance(kind, Commands) else None)
 
 
-async def test_asked_while_all_batches_end(kind: Kind, server: HeldExchange) -> None:
+async def test_requests_made_while_batches_finish(kind: Kind, server: HeldExchange) -> None:
     """A request made while all batches in flight end in one tick gets a reply."""
 
     async def ask_twice() -> None:
@@ -288,7 +288,7 @@ async def test_too_many_wait(
     assert await asyncio.gather(*waiting) == [kind.result("a"), kind.result("b")]
 
 
-async def test_nobodys_context(kind: Kind, server: HeldExchange) -> None:
+async def test_exchange_has_no_callers_context(kind: Kind, server: HeldExchange) -> None:
     """The exchange sees no context variables of its callers."""
     WHO.set("the first who asked")
     waiting = kind.ask("a")
@@ -337,7 +337,7 @@ async def test_cancelled_before_it_fails(kind: Kind, server: HeldExchange) -> No
     assert isinstance(await outcome(third), NoReply)
 
 
-async def test_what_carries_them_is_cancelled(kind: Kind, server: HeldExchange) -> None:
+async def test_cancelled_batch_task_fails_its_requests(kind: Kind, server: HeldExchange) -> None:
     """If the tasks of the batches are cancelled, as when a loop ends, callers get errors."""
     sent = kind.ask("a")
     await ticks()
@@ -389,7 +389,9 @@ async def test_an_error_for_each(
     assert all(isinstance(each, kind_of_error) and each.__cause__ is error for each in errors)
 
 
-async def test_another_history(batches: RequestBatcher, server: HeldExchange) -> None:
+async def test_rejected_batch_raises_batch_rejected(
+    batches: RequestBatcher, server: HeldExchange
+) -> None:
     """If the batch is rejected, each caller gets a `BatchRejected` of its own."""
     waiting = await asked(batches, b"a", b"b")
     server.sent[0].replies.set_exception(BatchRejected())
@@ -411,7 +413,9 @@ async def test_fewer_replies(batches: RequestBatcher, server: HeldExchange) -> N
 
 
 @pytest.mark.parametrize("sent", [True, False])
-async def test_ones_own_time(batches: RequestBatcher, server: HeldExchange, sent: bool) -> None:
+async def test_request_times_out_before_its_batch(
+    batches: RequestBatcher, server: HeldExchange, sent: bool
+) -> None:
     """A request times out before its batch, and the error says whether it was sent."""
     server.holds_up = not sent
     short, long = batches.ask([("DEL", b"a")], 0.01), batches.ask([("DEL", b"b")], 10)
@@ -422,7 +426,9 @@ async def test_ones_own_time(batches: RequestBatcher, server: HeldExchange, sent
     assert await long == [["DEL", b"b"]]
 
 
-async def test_times_of_their_own(batches: RequestBatcher, server: HeldExchange) -> None:
+async def test_each_request_has_its_own_timeout(
+    batches: RequestBatcher, server: HeldExchange
+) -> None:
     """Each request times out at its own time, in whatever order they came."""
     given_up, waiting, last, first = [
         batches.ask([("DEL", b"a")], seconds) for seconds in (0.01, 60, 0.03, 0.02)
@@ -447,7 +453,7 @@ async def test_time_that_is_over_when_nobody_waits(
     server.sent[1].echo()
 
 
-async def test_time_beside_older_ones(
+async def test_new_request_keeps_its_time_in_an_old_batch(
     kind: Kind, server: HeldExchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Under constant load, recent requests have the time left to them."""
@@ -472,7 +478,7 @@ async def test_time_beside_older_ones(
     await asyncio.gather(*waiting)
 
 
-async def test_time_that_was_spent_waiting(kind: Kind, server: HeldExchange) -> None:
+async def test_batch_has_time_left_to_oldest_request(kind: Kind, server: HeldExchange) -> None:
     """A batch has the time left to its oldest request; if none is left, it is not sent."""
     now = 1_000.0
     kind.batcher._clock = lambda: now

@@ -40,7 +40,7 @@ def test_sends_all(pair: tuple[socket.socket, socket.socket]) -> None:
     assert received == MUCH
 
 
-def test_nobody_reads(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_send_stops_at_deadline(pair: tuple[socket.socket, socket.socket]) -> None:
     """Sending stops at the deadline."""
     with pytest.raises(TimeoutError):
         TimedSocket(pair[0], in_seconds(0.1)).sendall(MUCH)
@@ -67,7 +67,7 @@ def test_reads_byte_by_byte(pair: tuple[socket.socket, socket.socket]) -> None:
     assert received
 
 
-def test_time_is_over(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_nothing_is_received_after_deadline(pair: tuple[socket.socket, socket.socket]) -> None:
     """After the deadline not even waiting data is received; a new deadline allows it."""
     pair[1].sendall(b"x")
     timed = TimedSocket(pair[0], in_seconds(0))
@@ -79,7 +79,7 @@ def test_time_is_over(pair: tuple[socket.socket, socket.socket]) -> None:
     assert buffer == b"x"
 
 
-def test_a_look(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_non_blocking_socket_does_not_wait(pair: tuple[socket.socket, socket.socket]) -> None:
     """A non-blocking socket does not wait, whatever the deadline."""
     timed = TimedSocket(pair[0], in_seconds(30))
     timed.settimeout(0)

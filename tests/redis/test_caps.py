@@ -36,7 +36,7 @@ def login(
     return row(session_id, user_id, created_at=system_clock() - age, handle=handle or session_id)
 
 
-class Bench:
+class Harness:
     """Operations on one store, to be run at once or in steps."""
 
     def __init__(self, inspector: Inspector, store: Store) -> None:
@@ -84,20 +84,20 @@ STORES: dict[str, Store] = {
 
 
 @pytest.fixture(params=STORES)
-def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+def harness(request: pytest.FixtureRequest) -> Iterator[Harness]:
     """Yield each store on an empty server or cluster."""
     kind = str(request.param)
     if kind == "cluster":
         with ClusterInspector(request.getfixturevalue("cluster")) as inspector:
-            yield Bench(inspector, STORES[kind])
+            yield Harness(inspector, STORES[kind])
     else:
         with Inspector(request.getfixturevalue("redis_server")) as inspector:
-            yield Bench(inspector, STORES[kind])
+            yield Harness(inspector, STORES[kind])
 
 
-one_step = pytest.mark.parametrize("bench", ["atomic"], indirect=True)
-afterwards = pytest.mark.parametrize("bench", ["scripted", "plain", "cluster"], indirect=True)
-on_one_server = pytest.mark.parametrize("bench", ["scripted", "plain"], indirect=True)
+one_step = pytest.mark.parametrize("harness", ["atomic"], indirect=True)
+afterwards = pytest.mark.parametrize("harness", ["scripted", "plain", "cluster"], indirect=True)
+on_one_server = pytest.mark.parametrize("harness", ["scripted", "plain"], indirect=True)
 
 
 # Commands
@@ -146,76 +146,76 @@ def test_commands_of_a_first_login() -> None:
 # The cap
 
 
-def test_oldest_out(bench: Bench) -> None:
+def test_oldest_out(harness: Harness) -> None:
     """The oldest logins beyond the limit are revoked; they and dead ids leave the index."""
-    bench.begin_with(login("b", 20), login("a", 30), login("c", 10), login("dead", 5))
-    bench.inspector.client.delete(bench.inspector.layout.session_key("dead"))
-    bench.capped(login("new"), limit=2).finish()
-    assert bench.live() == {"c", "new"}
-    assert set(bench.inspector.index()) == {"c", "new"}
+    harness.begin_with(login("b", 20), login("a", 30), login("c", 10), login("dead", 5))
+    harness.inspector.client.delete(harness.inspector.layout.session_key("dead"))
+    harness.capped(login("new"), limit=2).finish()
+    assert harness.live() == {"c", "new"}
+    assert set(harness.inspector.index()) == {"c", "new"}
 
 
-def test_other_users(bench: Bench) -> None:
+def test_other_users(harness: Harness) -> None:
     """Sessions of other users stay, even one that is listed in the wrong index."""
-    bench.begin_with(login("foreign", 30, user_id="u2"), login("a", 20))
-    index = bench.inspector.layout.index_key("u1")
-    bench.inspector.client.rpush(index, "foreign")
-    bench.capped(login("new"), limit=1).finish()
-    assert bench.inspector.live() == {"foreign", "new"}
+    harness.begin_with(login("foreign", 30, user_id="u2"), login("a", 20))
+    index = harness.inspector.layout.index_key("u1")
+    harness.inspector.client.rpush(index, "foreign")
+    harness.capped(login("new"), limit=1).finish()
+    assert harness.inspector.live() == {"foreign", "new"}
 
 
-def test_records_that_outlive_their_sessions(bench: Bench) -> None:
+def test_records_that_outlive_their_sessions(harness: Harness) -> None:
     """An expired session whose record Lucia JS kept for 57 years is not counted."""
-    bench.begin_with(login("a", 20))
+    harness.begin_with(login("a", 20))
     now = system_clock()
     over = SessionRow(id="over", user_id="u1", active_expires=now - 2, idle_expires=now - 1)
-    bench.inspector.client.set("session:over", encode_row(over), ex=HOUR)
-    index = bench.inspector.layout.index_key("u1")
-    bench.inspector.client.lpush(index, "over")
-    bench.capped(login("new"), limit=2).finish()
-    assert bench.inspector.live() - {"over"} == {"a", "new"}
+    harness.inspector.client.set("session:over", encode_row(over), ex=HOUR)
+    index = harness.inspector.layout.index_key("u1")
+    harness.inspector.client.lpush(index, "over")
+    harness.capped(login("new"), limit=2).finish()
+    assert harness.inspector.live() - {"over"} == {"a", "new"}
 
 
-def test_a_clock_that_is_behind(bench: Bench) -> None:
+def test_a_clock_that_is_behind(harness: Harness) -> None:
     """A new login is kept even if another machine's clock was ahead of this one."""
     for ahead in (1, 30_000, 10 * MINUTE):
-        bench.begin_with(login("a", -ahead), login("b", -ahead))
-        stored = bench.capped(login("new"), limit=1).finish()
-        assert bench.live() == {"new"}
+        harness.begin_with(login("a", -ahead), login("b", -ahead))
+        stored = harness.capped(login("new"), limit=1).finish()
+        assert harness.live() == {"new"}
         moved = stored.attributes["created_at"] - system_clock()
         assert moved <= MINUTE + 1
-        record = bench.inspector.client.get(bench.inspector.layout.session_key("new"))
+        record = harness.inspector.client.get(harness.inspector.layout.session_key("new"))
         assert record == encode_row(stored)
 
 
-def test_refused(bench: Bench) -> None:
+def test_refused_login_revokes_nothing(harness: Harness) -> None:
     """Logins that are refused revoke nothing: a taken id, an expired session, an invalid id."""
-    bench.begin_with(login("a", 20), login("b", 10), login("taken", 5, user_id="u2"))
-    before = bench.inspector.census()
+    harness.begin_with(login("a", 20), login("b", 10), login("taken", 5, user_id="u2"))
+    before = harness.inspector.census()
     with pytest.raises(DuplicateSessionId):
-        bench.capped(login("taken"), limit=1).finish()
+        harness.capped(login("taken"), limit=1).finish()
     over = SessionRow(
         id="over", user_id="u1", active_expires=1, idle_expires=2, attributes={"created_at": 1}
     )
     with pytest.raises(ValueError, match="server's clock"):
-        bench.capped(over, limit=1).finish()
+        harness.capped(over, limit=1).finish()
     with pytest.raises(ValueError, match="renewed:"):
-        bench.capped(login("renewed:x"), limit=1).finish()
-    assert bench.inspector.census() == before
+        harness.capped(login("renewed:x"), limit=1).finish()
+    assert harness.inspector.census() == before
 
 
 @one_step
-def test_sent_again(bench: Bench) -> None:
+def test_sent_again(harness: Harness) -> None:
     """A login sent again after a lost reply is stored once, and revokes nothing more."""
-    bench.begin_with(login("a", 20), login("b", 10))
+    harness.begin_with(login("a", 20), login("b", 10))
     new = login("new")
     for _ in range(2):
-        operation = bench.capped(new)
+        operation = harness.capped(new)
         while not operation.done:
             operation._execute(operation.commands[-1])
             operation.step()
-        assert bench.live() == {"b", "new"}
-    assert sorted(bench.inspector.index()) == ["b", "new"]
+        assert harness.live() == {"b", "new"}
+    assert sorted(harness.inspector.index()) == ["b", "new"]
 
 
 # In one step
@@ -233,116 +233,118 @@ class Watched(Stepper[Any]):
         return self
 
 
-def watched(bench: Bench, operation: Operation[Any]) -> Stepper[Any]:
+def watched(harness: Harness, operation: Operation[Any]) -> Stepper[Any]:
     """Prepare an operation that checks the limit after each step."""
-    return Watched(bench.inspector.client, operation)
+    return Watched(harness.inspector.client, operation)
 
 
-def capped(bench: Bench, session: SessionRow, limit: int = 2) -> Stepper[Any]:
+def capped(harness: Harness, session: SessionRow, limit: int = 2) -> Stepper[Any]:
     """Prepare a capped login that checks the limit after each step."""
-    return watched(bench, bench.store.create_capped(session, limit, system_clock(), lambda _: 0))
+    return watched(
+        harness, harness.store.create_capped(session, limit, system_clock(), lambda _: 0)
+    )
 
 
 @one_step
-def test_crash(bench: Bench) -> None:
+def test_crash_of_capped_login_on_one_server(harness: Harness) -> None:
     """A login that crashes after any command is stored with the oldest revoked, or not at all."""
     outcomes = []
     for steps in range(4):
-        bench.begin_with(login("a", 20), login("b", 10))
-        bench.capped(login("new")).step(steps)
-        outcomes.append(bench.live())
+        harness.begin_with(login("a", 20), login("b", 10))
+        harness.capped(login("new")).step(steps)
+        outcomes.append(harness.live())
     assert outcomes == [{"a", "b"}, {"a", "b"}, {"a", "b"}, {"b", "new"}]
 
 
 @one_step
-def test_two_logins(bench: Bench) -> None:
+def test_two_capped_logins_on_one_server(harness: Harness) -> None:
     """Two concurrent capped logins both stay, and the limit is never exceeded."""
 
     def begin() -> Sequence[Stepper[Any]]:
-        bench.begin_with(login("a", 20), login("b", 10))
-        return [capped(bench, login("new", 1)), capped(bench, login("newer"))]
+        harness.begin_with(login("a", 20), login("b", 10))
+        return [capped(harness, login("new", 1)), capped(harness, login("newer"))]
 
-    assert explore(begin, lambda: check(bench, {"new", "newer"})) > 10
+    assert explore(begin, lambda: check(harness, {"new", "newer"})) > 10
 
 
-def check(bench: Bench, *expected: set[str]) -> None:
+def check(harness: Harness, *expected: set[str]) -> None:
     """Assert that one of these sets of sessions is live."""
-    assert bench.live() in expected
+    assert harness.live() in expected
 
 
 @one_step
-def test_a_login_against_a_renewal(bench: Bench) -> None:
+def test_a_login_against_a_renewal(harness: Harness) -> None:
     """A capped login revokes the oldest login even if that is renewed meanwhile.
 
     The renewal returns nothing, or its successor is revoked. A renewal of another login succeeds.
     """
 
     def begin() -> Sequence[Stepper[Any]]:
-        bench.begin_with(old := login("old", 20), login("kept", 10))
+        harness.begin_with(old := login("old", 20), login("kept", 10))
         successor = row("old2", "u1", **old.attributes)
         return [
-            capped(bench, login("new")),
-            watched(bench, bench.store.renew("old", successor, MINUTE)),
+            capped(harness, login("new")),
+            watched(harness, harness.store.renew("old", successor, MINUTE)),
         ]
 
-    assert explore(begin, lambda: check(bench, {"kept", "new"})) > 3
+    assert explore(begin, lambda: check(harness, {"kept", "new"})) > 3
 
     def begin_with_another() -> Sequence[Stepper[Any]]:
-        bench.begin_with(login("old", 20), kept := login("kept", 10))
+        harness.begin_with(login("old", 20), kept := login("kept", 10))
         successor = row("kept2", "u1", **kept.attributes)
         return [
-            capped(bench, login("new")),
-            watched(bench, bench.store.renew("kept", successor, MINUTE)),
+            capped(harness, login("new")),
+            watched(harness, harness.store.renew("kept", successor, MINUTE)),
         ]
 
-    assert explore(begin_with_another, lambda: check(bench, {"kept2", "new"})) > 3
+    assert explore(begin_with_another, lambda: check(harness, {"kept2", "new"})) > 3
 
 
 @one_step
-def test_a_login_against_an_end(bench: Bench) -> None:
+def test_capped_login_during_revocation(harness: Harness) -> None:
     """A session that is revoked before the script runs makes room.
 
     The script finds it gone and revokes no other session.
     """
-    bench.begin_with(login("a", 20), login("b", 10))
-    operation = bench.capped(login("new")).step(2)
-    bench.delete("b").step()  # its record is gone, but it is still in the index
+    harness.begin_with(login("a", 20), login("b", 10))
+    operation = harness.capped(login("new")).step(2)
+    harness.delete("b").step()  # its record is gone, but it is still in the index
     assert operation.finish() is not None
-    assert bench.live() == {"a", "new"}
+    assert harness.live() == {"a", "new"}
 
 
 @one_step
-def test_a_login_against_a_sign_out(bench: Bench) -> None:
+def test_a_login_against_a_sign_out(harness: Harness) -> None:
     """A login that overlaps a sign-out everywhere is ordered before or after it, as a whole."""
 
     def begin() -> Sequence[Stepper[Any]]:
-        bench.begin_with(login("a", 20), login("b", 10))
-        return [capped(bench, login("new")), bench.delete_all()]
+        harness.begin_with(login("a", 20), login("b", 10))
+        return [capped(harness, login("new")), harness.delete_all()]
 
-    assert explore(begin, lambda: check(bench, set(), {"new"})) > 3
+    assert explore(begin, lambda: check(harness, set(), {"new"})) > 3
 
 
 @one_step
-def test_overtaken_at_every_try(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overtaken_at_every_try(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     """A login whose index changes at every try is stored, and then revokes the surplus."""
     monkeypatch.setattr(atomic, "CAP_TRIES", 3)
-    bench.begin_with(login("a", 20), login("b", 10))
-    operation = bench.capped(login("new", -20))
+    harness.begin_with(login("a", 20), login("b", 10))
+    operation = harness.capped(login("new", -20))
     for number in range(3):
         operation.step(2)
-        bench.create(login(f"other{number}", -number))
+        harness.create(login(f"other{number}", -number))
         operation.step()
     operation.finish()
-    assert bench.live() == {"other2", "new"}
+    assert harness.live() == {"other2", "new"}
 
 
 @one_step
 @pytest.mark.parametrize("count", [1_000, 1_001, 2_100])
-def test_thousands_of_sessions(bench: Bench, count: int) -> None:
+def test_thousands_of_sessions(harness: Harness, count: int) -> None:
     """A surplus too large for one script is revoked in blocks before the login."""
-    bench.begin_with()
-    bench.inspector.fill("u1", count)
-    operation = bench.capped(login("new", -MINUTE), limit=3)
+    harness.begin_with()
+    harness.inspector.fill("u1", count)
+    operation = harness.capped(login("new", -MINUTE), limit=3)
     operation.finish()
     scripts = [command.script.name for command in operation.commands if isinstance(command, Eval)]
     assert scripts == ["revoke"] * (-(-(count - 2) // 1_000) if count > 1_000 else 0) + [
@@ -350,128 +352,128 @@ def test_thousands_of_sessions(bench: Bench, count: int) -> None:
     ]
     longest = max(len(command.keys) for command in operation.commands if isinstance(command, Eval))
     assert longest <= 1_002
-    assert len(bench.live()) == 3
-    assert "new" in bench.inspector.live()
+    assert len(harness.live()) == 3
+    assert "new" in harness.inspector.live()
 
 
 @one_step
-def test_blocks_against_a_renewal(bench: Bench) -> None:
+def test_blocks_against_a_renewal(harness: Harness) -> None:
     """If a session is renewed before its block is revoked, its successor is revoked."""
-    bench.begin_with()
-    bench.inspector.fill("u1", 1_001)
+    harness.begin_with()
+    harness.inspector.fill("u1", 1_001)
     old = login("old", HOUR)
-    bench.create(old)
-    operation = bench.capped(login("new", -MINUTE), limit=3)
+    harness.create(old)
+    operation = harness.capped(login("new", -MINUTE), limit=3)
     while not isinstance(operation.commands[-1], Eval):
         operation.step()
-    bench.renew(old, "renewed").finish()
+    harness.renew(old, "renewed").finish()
     operation.finish()
-    assert "renewed" not in bench.live()
-    assert len(bench.inspector.live()) == 3
+    assert "renewed" not in harness.live()
+    assert len(harness.inspector.live()) == 3
 
 
 @one_step
-def test_thousands_of_dead_entries(bench: Bench) -> None:
+def test_thousands_of_dead_entries(harness: Harness) -> None:
     """Dead ids are removed from an index that is too long for one script."""
-    bench.begin_with()
-    bench.inspector.fill("u1", 1_500)
-    bench.inspector.client.delete(*(f"session:u1-{number}" for number in range(1_490)))
-    bench.capped(login("new"), limit=50).finish()
-    assert len(bench.live()) == len(bench.inspector.index()) == 11
+    harness.begin_with()
+    harness.inspector.fill("u1", 1_500)
+    harness.inspector.client.delete(*(f"session:u1-{number}" for number in range(1_490)))
+    harness.capped(login("new"), limit=50).finish()
+    assert len(harness.live()) == len(harness.inspector.index()) == 11
 
 
 @one_step
-def test_thousands_that_are_not_counted(bench: Bench) -> None:
+def test_long_index_of_foreign_sessions_terminates(harness: Harness) -> None:
     """A long index full of another user's sessions causes no endless loop.
 
     The login is stored, and then the surplus is revoked.
     """
-    bench.begin_with()
-    bench.inspector.fill("u2", 1_001)
-    bench.inspector.client.rename("userSession:u2", "userSession:u1")
+    harness.begin_with()
+    harness.inspector.fill("u2", 1_001)
+    harness.inspector.client.rename("userSession:u2", "userSession:u1")
     for number in range(3):
-        bench.create(login(f"a{number}", 20 - number))
-    operation = bench.capped(login("new"), limit=2)
+        harness.create(login(f"a{number}", 20 - number))
+    operation = harness.capped(login("new"), limit=2)
     operation.finish()
-    assert {id_ for id_ in bench.inspector.live() if not id_.startswith("u2")} == {"a2", "new"}
+    assert {id_ for id_ in harness.inspector.live() if not id_.startswith("u2")} == {"a2", "new"}
 
 
 @one_step
-def test_many_ended_at_once(bench: Bench) -> None:
+def test_revoking_many_ids_in_blocks(harness: Harness) -> None:
     """Sessions revoked by their ids also go in blocks of 1,000."""
-    bench.begin_with()
-    ids = bench.inspector.fill("u1", 1_001)
-    operation = bench.steps(bench.store.delete(ids))
+    harness.begin_with()
+    ids = harness.inspector.fill("u1", 1_001)
+    operation = harness.steps(harness.store.delete(ids))
     operation.finish()
     assert [len(command.keys) for command in operation.commands if isinstance(command, Eval)] == [
         2_000,
         2,
     ]
-    assert bench.live() == set()
+    assert harness.live() == set()
 
 
 @one_step
-def test_bytes_in_an_index(bench: Bench) -> None:
+def test_bytes_in_an_index(harness: Harness) -> None:
     """An id that is not UTF-8 and an invalid record are ignored."""
-    bench.begin_with(login("a", 20), login("b", 10))
-    client = bench.inspector.client
+    harness.begin_with(login("a", 20), login("b", 10))
+    client = harness.inspector.client
     client.set("session:garbage", "garbage", ex=60)
     client.lpush("userSession:u1", b"\xff", b"garbage")
-    bench.capped(login("new")).finish()
-    assert bench.inspector.live() == {"b", "new", "garbage"}
-    assert bench.inspector.index() == ["new", "garbage", "b"]
+    harness.capped(login("new")).finish()
+    assert harness.inspector.live() == {"b", "new", "garbage"}
+    assert harness.inspector.index() == ["new", "garbage", "b"]
 
 
 # Surplus revoked after the login
 
 
 @afterwards
-def test_two_logins_afterwards(bench: Bench) -> None:
+def test_two_capped_logins_in_cluster(harness: Harness) -> None:
     """Once two concurrent logins have returned, the newest sessions within the limit are left."""
     for first in range(1, 30):
-        bench.begin_with(login("a", 20), login("b", 10))
-        one, other = bench.capped(login("new", 1)), bench.capped(login("newer"))
+        harness.begin_with(login("a", 20), login("b", 10))
+        one, other = harness.capped(login("new", 1)), harness.capped(login("newer"))
         for _ in range(first):
             if not one.done:
                 one.step()
         other.finish()
         one.finish()
-        assert bench.live() == {"new", "newer"}
+        assert harness.live() == {"new", "newer"}
 
 
 @afterwards
-def test_ended_by_newer_logins_while_it_is_made(bench: Bench) -> None:
+def test_login_revoked_by_newer_logins_raises_nothing(harness: Harness) -> None:
     """A login that newer ones revoke before it is complete raises no error.
 
     The result is as if the newer ones came a moment later.
     """
-    bench.begin_with(login("a", 20))
-    operation = bench.capped(late := login("late", 1), limit=1)
+    harness.begin_with(login("a", 20))
+    operation = harness.capped(late := login("late", 1), limit=1)
     while not is_made_whole_next(operation):
         operation.step()
-    bench.capped(login("new"), limit=1).finish()
+    harness.capped(login("new"), limit=1).finish()
     stored = operation.finish()
     assert stored is not None
     assert (stored.id, handle_of(stored)) == (late.id, "late")
-    assert bench.live() == {"new"}
-    assert bench.inspector.index() == ["new"]
+    assert harness.live() == {"new"}
+    assert harness.inspector.index() == ["new"]
 
 
 @afterwards
-def test_ended_by_a_newer_login_that_is_ended_too(bench: Bench) -> None:
+def test_login_revoked_by_a_newer_login_that_is_revoked_raises_nothing(harness: Harness) -> None:
     """No error is raised either if the newer login is revoked by a third one."""
     for steps in range(8):
-        bench.begin_with()
-        operation = bench.capped(login("late", 2), limit=1)
+        harness.begin_with()
+        operation = harness.capped(login("late", 2), limit=1)
         while not is_made_whole_next(operation):
             operation.step()
-        bench.capped(login("new", 1), limit=1).finish()
+        harness.capped(login("new", 1), limit=1).finish()
         for _ in range(steps):
             if not operation.done:
                 operation.step()
-        bench.capped(login("newer"), limit=1).finish()
+        harness.capped(login("newer"), limit=1).finish()
         assert operation.finish() is not None
-        assert bench.live() == {"newer"}
+        assert harness.live() == {"newer"}
 
 
 def is_made_whole_next(operation: Stepper[Any]) -> bool:
@@ -481,33 +483,33 @@ def is_made_whole_next(operation: Stepper[Any]) -> bool:
 
 
 @afterwards
-def test_ended_by_a_sign_out_while_it_is_made(bench: Bench) -> None:
+def test_login_revoked_by_sign_out_raises_concurrently_revoked(harness: Harness) -> None:
     """A login revoked by a sign-out before it is complete raises `ConcurrentlyRevoked`."""
-    bench.begin_with(login("a", 20))
-    operation = bench.capped(login("late"), limit=1)
+    harness.begin_with(login("a", 20))
+    operation = harness.capped(login("late"), limit=1)
     while not is_made_whole_next(operation):
         operation.step()
-    bench.delete_all().finish()
+    harness.delete_all().finish()
     with pytest.raises(ConcurrentlyRevoked):
         operation.finish()
-    assert bench.live() == set()
+    assert harness.live() == set()
 
 
 @afterwards
-def test_crash_afterwards(bench: Bench) -> None:
+def test_crash_of_capped_login_in_cluster(harness: Harness) -> None:
     """A login that crashes leaves no key without a TTL; the next one revokes the surplus."""
     steps = 0
     while True:
-        bench.begin_with(login("a", 20), login("b", 10))
-        operation = bench.capped(login("crashed", 1))
+        harness.begin_with(login("a", 20), login("b", 10))
+        operation = harness.capped(login("crashed", 1))
         for _ in range(steps):
             if not operation.done:
                 operation.step()
-        bench.inspector.check_remains()
+        harness.inspector.check_remains()
         if operation.done:
             break
-        bench.capped(login("new")).finish()
-        indexed = set(bench.inspector.index()) & bench.inspector.live()
+        harness.capped(login("new")).finish()
+        indexed = set(harness.inspector.index()) & harness.inspector.live()
         assert "new" in indexed
         assert len(indexed) == 2
         steps += 1
@@ -515,7 +517,7 @@ def test_crash_afterwards(bench: Bench) -> None:
 
 
 @afterwards
-def test_a_login_against_a_renewal_afterwards(bench: Bench) -> None:
+def test_a_login_against_a_renewal_afterwards(harness: Harness) -> None:
     """The oldest login is revoked with its successor, at whatever step its renewal is.
 
     A renewal of another login succeeds.
@@ -523,32 +525,32 @@ def test_a_login_against_a_renewal_afterwards(bench: Bench) -> None:
     for name, expected in (("old", {"kept", "new"}), ("kept", {"kept2", "new"})):
         for steps in range(8):
             sessions = {"old": login("old", 20), "kept": login("kept", 10)}
-            bench.begin_with(*sessions.values())
-            renewal = bench.renew(sessions[name], f"{name}2")
+            harness.begin_with(*sessions.values())
+            renewal = harness.renew(sessions[name], f"{name}2")
             for _ in range(steps):
                 if not renewal.done:
                     renewal.step()
-            bench.capped(login("new")).finish()
+            harness.capped(login("new")).finish()
             with suppress(ConcurrentlyRevoked) if name == "old" else nullcontext():
                 renewal.finish()
-            assert bench.live() == expected
+            assert harness.live() == expected
 
 
 @on_one_server
-def test_error_of_the_server(bench: Bench) -> None:
+def test_error_of_the_server(harness: Harness) -> None:
     """An error while the surplus is revoked is raised.
 
     The login is stored, and the next one revokes the surplus.
     """
-    bench.begin_with(login("a", 20), login("b", 10))
-    operation = bench.capped(login("one", 1))
-    while "new" not in bench.inspector.live() and not is_made_whole_next(operation):
+    harness.begin_with(login("a", 20), login("b", 10))
+    operation = harness.capped(login("one", 1))
+    while "new" not in harness.inspector.live() and not is_made_whole_next(operation):
         operation.step()
     operation.step()
     with pytest.raises(redis.ConnectionError):
         operation.fail(redis.ConnectionError("gone"))
-    bench.capped(login("two")).finish()
-    assert bench.live() == {"one", "two"}
+    harness.capped(login("two")).finish()
+    assert harness.live() == {"one", "two"}
 
 
 # With writers that add ids to the index first
@@ -556,16 +558,22 @@ def test_error_of_the_server(bench: Bench) -> None:
 
 @one_step
 @pytest.mark.parametrize("count", [3, 1_100])
-def test_beside_legacy_writers(bench: Bench, count: int) -> None:
+def test_cap_with_legacy_writers(harness: Harness, count: int) -> None:
     """Ids without a session stay in the index, since a legacy writer may be creating them.
 
     The surplus is revoked, even with thousands of such ids.
     """
-    bench.store = SingleServerStore(Layout.from_namespaces(None, legacy_writers=True))
-    bench.begin_with(login("a", 20), login("b", 10))
-    bench.inspector.client.rpush("userSession:u1", *(f"coming{number}" for number in range(count)))
-    operation = bench.capped(login("new"))
+    harness.store = SingleServerStore(Layout.from_namespaces(None, legacy_writers=True))
+    harness.begin_with(login("a", 20), login("b", 10))
+    harness.inspector.client.rpush(
+        "userSession:u1", *(f"coming{number}" for number in range(count))
+    )
+    operation = harness.capped(login("new"))
     operation.finish()
     assert len(operation.commands) < 50  # it does not retry a hundred times
-    assert bench.inspector.live() == {"b", "new"}
-    assert bench.inspector.index() == ["new", "b", *(f"coming{number}" for number in range(count))]
+    assert harness.inspector.live() == {"b", "new"}
+    assert harness.inspector.index() == [
+        "new",
+        "b",
+        *(f"coming{number}" for number in range(count)),
+    ]

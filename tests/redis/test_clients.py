@@ -441,7 +441,7 @@ def test_two_processes_renew(inspector: Inspector) -> None:
 
 
 @pytest.mark.parametrize("other", ["delete", "delete all"])
-def test_a_process_ends_what_another_renews(inspector: Inspector, other: str) -> None:
+def test_revocation_while_other_processes_renew(inspector: Inspector, other: str) -> None:
     """A session that is revoked while other processes renew it is revoked with its successor."""
     with redis.Redis(port=inspector.server.port) as client:
         RedisSessionAdapter(client).set_session(row("used"))

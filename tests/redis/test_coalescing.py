@@ -163,7 +163,7 @@ async def test_a_batch_of_which_a_read_is_not_answered(tmp_path: Path) -> None:
             assert raised.value.ambiguous
 
 
-async def test_a_revocation_that_is_over(client: Redis) -> None:
+async def test_read_after_revocation_finds_nothing(client: Redis) -> None:
     """A read that begins after a revocation never finds the session, despite concurrent reads."""
     adapter = AsyncRedisSessionAdapter(client)
     is_over = asyncio.Event()
@@ -188,7 +188,9 @@ async def test_a_revocation_that_is_over(client: Redis) -> None:
         is_over.set()
 
 
-async def test_too_many(client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_requests_beyond_limit_are_overloaded(
+    client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Requests beyond the limit are refused as `Overloaded`, and the others are served."""
     adapter = AsyncRedisSessionAdapter(client)
     await adapter.set_session(row("mine"))
@@ -215,7 +217,9 @@ async def test_an_error_for_each() -> None:
 
 
 @pytest.mark.parametrize("packs", ["hiredis", "the client"])
-async def test_who_packs(client: Redis, packs: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_hiredis_and_client_packing_are_equivalent(
+    client: Redis, packs: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Commands packed by hiredis and by the client have the same effect."""
     monkeypatch.setattr(wire_module, "_PACK", hiredis.pack_command if packs == "hiredis" else None)
     adapter = AsyncRedisSessionAdapter(client)

@@ -17,10 +17,10 @@ import redis.asyncio
 import redis.exceptions
 
 from lucia._compat.per_loop import AsyncPerLoop
-from lucia._redis.commands import UNGATED, USUAL, Call, Eval, SendMode, Transaction
+from lucia._redis.commands import DEFAULT_MODE, UNGATED, Call, Eval, SendMode, Transaction
 from lucia._redis.index import LIST, SET
 from lucia._redis.replay import ConnectionMonitor, Revocations
-from lucia._redis.scripts import DELETE, SWAP
+from lucia._redis.scripts import DELETE, REPLACE_WITH_MARKER
 from lucia._redis.transport.connections import AsyncServer, Server
 from lucia._redis.transport.fair_semaphore import FairSemaphore
 from lucia._redis.transport.passthrough import AsyncClientPassthrough, ClientPassthrough
@@ -234,7 +234,7 @@ def test_nobody_has_to_close_an_adapter(inspector: Inspector, library: str, clie
 # Most tests of the adapter cover both flavours. These are for what differs.
 
 
-def test_a_connection_made_in_haste(inspector: Inspector) -> None:
+def test_short_connect_timeout_does_not_persist(inspector: Inspector) -> None:
     """The timeout of the request that opens a connection does not apply to later requests."""
     topology = topology_of(redis.Redis(port=inspector.server.port, max_connections=1))
     assert isinstance(topology, OneServer)
@@ -311,7 +311,7 @@ async def test_errors_of_closed_transports(
     await call(adapter.aclose if flavour == "async" else adapter.close)
 
 
-async def test_the_deadline_of_a_given_client() -> None:
+async def test_deadline_applies_to_client_passthrough() -> None:
     """The deadline also applies to an async client that is used as is."""
     with silent_server() as server:
         client = redis.asyncio.Redis(host=server.host, port=server.port)
@@ -323,7 +323,7 @@ async def test_the_deadline_of_a_given_client() -> None:
         await client.aclose()
 
 
-async def test_a_given_client_asks_in_one_way(inspector: Inspector) -> None:
+async def test_client_passthrough_ignores_alone(inspector: Inspector) -> None:
     """A client passthrough ignores ``alone``: it sends every request in the same way."""
     async with redis.asyncio.Redis(port=inspector.server.port) as client:
         assert await AsyncClientPassthrough(client, ConnectionMonitor(Revocations())).ask(
@@ -335,7 +335,7 @@ async def test_a_given_client_asks_in_one_way(inspector: Inspector) -> None:
         ) == [b"x"]
 
 
-async def test_a_given_client_keeps_no_connection() -> None:
+async def test_client_passthrough_has_no_key_per_primary() -> None:
     """A client passthrough can't name a key for each primary: that is an error, not no keys."""
     with pytest.raises(NoReply):
         ClientPassthrough(object(), ConnectionMonitor(Revocations())).key_per_primary("prefix", 1)
@@ -360,7 +360,7 @@ class Pool(NamedTuple):
         return len(self.server._idle)
 
     async def ask(
-        self, *commands: tuple[Any, ...], seconds: float = 5, mode: SendMode = USUAL
+        self, *commands: tuple[Any, ...], seconds: float = 5, mode: SendMode = DEFAULT_MODE
     ) -> Any:
         """Send commands."""
         return await self.call(self.server.ask, commands, seconds, mode)
@@ -489,7 +489,9 @@ async def test_a_request_with_little_time(pools: Pools, inspector: Inspector) ->
     assert pool.idle == 0
 
 
-async def test_connections_in_doubt(pools: Pools, inspector: Inspector) -> None:
+async def test_connections_are_checked_after_early_timeout(
+    pools: Pools, inspector: Inspector
+) -> None:
     """After a request timed out early, the other connections are checked before use."""
     with FaultyProxy(inspector.server.port) as front:
         pool = pools(front.port, Revocations())
@@ -503,7 +505,7 @@ async def test_connections_in_doubt(pools: Pools, inspector: Inspector) -> None:
         await pool.call(pool.server.drop_idle)
 
 
-async def test_no_place_in_time(pools: Pools, inspector: Inspector) -> None:
+async def test_timeout_while_waiting_closes_nothing(pools: Pools, inspector: Inspector) -> None:
     """A request that times out while it waits for a connection closes none."""
     revocations = Revocations()
     pool = pools(inspector.server.port, revocations)
@@ -518,7 +520,7 @@ async def test_no_place_in_time(pools: Pools, inspector: Inspector) -> None:
     await pool.call(pool.server.drop_idle)
 
 
-async def test_closing_amid_a_check(
+async def test_closing_during_a_check(
     pools: Pools, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection that is being checked when the pool is closed is closed on release."""
@@ -618,7 +620,7 @@ def test_redirections() -> None:
     assert redirection_in([b"MOVED 1 x:1"], ("me", 1)) is None
 
 
-def test_nodes_that_know_no_better() -> None:
+def test_redirection_without_usable_node() -> None:
     """A redirection that names no usable node means that the command was not executed."""
     for error in ("MovedError", "AskError"):
         for target in ("12 ?:7000", "12 x:0"):
@@ -648,7 +650,7 @@ def test_a_map_of_all_slots() -> None:
 # Retries
 
 
-def test_what_may_be_sent_again() -> None:
+def test_retryable_commands() -> None:
     """Reads and revocations may be retried; creates, renewals and transactions may not."""
     repeatable = {"delete", "revoke", "prune", "drop"}
     for index in (LIST, SET):
@@ -661,7 +663,7 @@ def test_what_may_be_sent_again() -> None:
             scripts.prune,
             scripts.drop,
             DELETE,
-            SWAP,
+            REPLACE_WITH_MARKER,
         ):
             assert is_repeatable(Eval(script, (), ())) is (
                 script.name.partition(" ")[0] in repeatable
@@ -680,7 +682,7 @@ class Renamed(redis.Redis):
     """A derived client class that runs commands as its base class does."""
 
 
-def test_what_is_copied() -> None:
+def test_client_options_are_copied() -> None:
     """The options of a derived client are copied, except those for retries and timeouts.
 
     Passwords are not shown.
@@ -718,7 +720,7 @@ def test_names_that_redis_py_gives_itself() -> None:
     assert ConnectionFactory.of(redis.Connection, others, 1).options == others
 
 
-def test_what_is_not_copied() -> None:
+def test_unknown_pool_is_not_copied() -> None:
     """A client without a known kind of pool is used as is."""
     client: Any = Renamed()
     client.connection_pool = object()

@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning"),
 ]
 
-PLACES: Final = ("redis", "valkey", "cluster", "redis, no scripts")
+DEPLOYMENTS: Final = ("redis", "valkey", "cluster", "redis, no scripts")
 MOST: Final = 40
 """The most commands that an operation may have in this test."""
 
@@ -44,34 +44,34 @@ AFTERWARDS: Final = {
 Kill = Callable[[str, int, str], bool]
 
 
-@pytest.fixture(params=PLACES)
+@pytest.fixture(params=DEPLOYMENTS)
 def place_name(request: pytest.FixtureRequest) -> str:
     """Return the name of each deployment."""
     return str(request.param)
 
 
 @pytest.fixture
-def place(request: pytest.FixtureRequest, place_name: str) -> Iterator[Deployment]:
+def deployment(request: pytest.FixtureRequest, place_name: str) -> Iterator[Deployment]:
     """Yield an empty deployment."""
     with open_deployment(request, place_name) as opened:
         yield opened
 
 
 @pytest.fixture
-def kill(place: Deployment, place_name: str) -> Iterator[Kill]:
-    """Yield a function that kills an operation. See ``mortal_processes``."""
-    with mortal_processes(place, place_name) as found:
+def kill(deployment: Deployment, place_name: str) -> Iterator[Kill]:
+    """Yield a function that kills an operation. See ``process_killer``."""
+    with process_killer(deployment, place_name) as found:
         yield found
 
 
 @contextmanager
-def mortal_processes(place: Deployment, place_name: str) -> Iterator[Kill]:
+def process_killer(deployment: Deployment, place_name: str) -> Iterator[Kill]:
     """Run ``tests/support/killed_processes.py``, and yield a function that uses it.
 
     The function lets a process run an operation and die at its n-th command. It returns whether the
     operation had so many commands.
     """
-    command = [sys.executable, "-m", "tests.support.killed_processes", place.url, place_name]
+    command = [sys.executable, "-m", "tests.support.killed_processes", deployment.url, place_name]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as program:
@@ -90,10 +90,10 @@ def mortal_processes(place: Deployment, place_name: str) -> Iterator[Kill]:
         asked.close()
 
 
-def begin(place: Deployment) -> RedisSessionAdapter:
+def begin(deployment: Deployment) -> RedisSessionAdapter:
     """Return an adapter, after storing three sessions of its user."""
-    place.inspector.on_each("FLUSHALL")
-    adapter = RedisSessionAdapter(place.client)
+    deployment.inspector.on_each("FLUSHALL")
+    adapter = RedisSessionAdapter(deployment.client)
     for id_ in ("used", "kept", "other"):
         adapter.set_session(row(id_))
     return adapter
@@ -107,45 +107,51 @@ def whole(inspector: Inspector) -> set[str]:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_killed(place: Deployment, kill: Kill, operation: str) -> None:
+def test_killed_process_leaves_consistent_keys(
+    deployment: Deployment, kill: Kill, operation: str
+) -> None:
     """A process killed at any command leaves no key without a TTL and no unindexed session.
 
     Nobody else is logged out. Repeating the operation completes it. Signing out everywhere then
     revokes every session that is left.
     """
     number = 1
-    while all(was_killed(place, kill, operation, number, moment) for moment in ("before", "after")):
+    while all(
+        was_killed(deployment, kill, operation, number, moment) for moment in ("before", "after")
+    ):
         number += 1
         assert number < MOST
     assert number > 1
 
 
-def was_killed(place: Deployment, kill: Kill, operation: str, number: int, moment: str) -> bool:
+def was_killed(
+    deployment: Deployment, kill: Kill, operation: str, number: int, moment: str
+) -> bool:
     """Kill a process at its n-th command, and check what it left.
 
     Return whether the operation had so many commands.
     """
-    adapter = begin(place)
+    adapter = begin(deployment)
     if not kill(operation, number, moment):
         return False
-    place.inspector.check_remains()
-    left = whole(place.inspector)
+    deployment.inspector.check_remains()
+    left = whole(deployment.inspector)
     assert left >= BEFORE & AFTERWARDS[operation], "another session was revoked"
     assert operation != "renew" or left & {"used", "lost"}, "the user was logged out"
-    check_doing_it_again(place, adapter, operation, left)
+    check_doing_it_again(deployment, adapter, operation, left)
     adapter.delete_sessions_by_user_id("u1")
-    place.inspector.check_remains()
-    assert whole(place.inspector) == set()
+    deployment.inspector.check_remains()
+    assert whole(deployment.inspector) == set()
     return True
 
 
 def check_doing_it_again(
-    place: Deployment, adapter: RedisSessionAdapter, operation: str, left: set[str]
+    deployment: Deployment, adapter: RedisSessionAdapter, operation: str, left: set[str]
 ) -> None:
     """Check that repeating the operation completes it and revives no session."""
     result = OPERATIONS[operation](adapter, "new")
-    place.inspector.check_remains()
-    found = whole(place.inspector)
+    deployment.inspector.check_remains()
+    found = whole(deployment.inspector)
     successors = {result.id} if isinstance(result, SessionRow | SessionRecord) else set[str]()
     assert found - {"lost"} == (AFTERWARDS[operation] | successors) - {"lost"}
     assert found >= successors
@@ -154,10 +160,10 @@ def check_doing_it_again(
 
 
 @pytest.mark.parametrize("place_name", ["redis"])
-def test_killed_has_power(place: Deployment) -> None:
+def test_control_separate_index_ttl_is_detected(deployment: Deployment) -> None:
     """Control: a login that sets the index's TTL in a separate command is found out."""
-    with mortal_processes(place, "control") as kill:
+    with process_killer(deployment, "control") as kill:
         assert kill("create", 3, "before")
-    assert place.inspector.census()["userSession:u1"].expires == -1
+    assert deployment.inspector.census()["userSession:u1"].expires == -1
     with pytest.raises(AssertionError):
-        place.inspector.check_remains()
+        deployment.inspector.check_remains()

@@ -68,7 +68,7 @@ async def auth(
         yield AsyncAuth(sessions=adapter, env="DEV")
 
 
-class Heart:
+class LoopProbe:
     """A task that runs on every turn of the event loop, and counts calls between its turns."""
 
     def __init__(self) -> None:
@@ -95,9 +95,9 @@ class Heart:
 
 
 @contextmanager
-def beating(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> Iterator[Heart]:
+def probing(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> Iterator[LoopProbe]:
     """Count the calls of this function, while a heart runs in the same event loop."""
-    heart = Heart()
+    heart = LoopProbe()
     monkeypatch.setattr(module, name, heart.counting(getattr(module, name)))
     task = asyncio.get_running_loop().create_task(heart.beat())
     try:
@@ -121,7 +121,7 @@ async def test_the_device_list_leaves_the_loop_to_others(
 ) -> None:
     """The list has every session, newest first, and other tasks run between blocks of the work."""
     module, name, most = WORK[work]
-    with beating(monkeypatch, module, name) as heart:
+    with probing(monkeypatch, module, name) as heart:
         devices = await auth.get_all_user_sessions("ann")
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -131,13 +131,13 @@ async def test_the_device_list_leaves_the_loop_to_others(
 
 
 @pytest.mark.parametrize("work", WORK)
-async def test_the_heart_notices_a_loop_that_is_held_up(
+async def test_control_probe_detects_blocked_loop(
     work: str, auth: AsyncAuth[User], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Control: if all the work is one block, the heart sees that the loop was blocked."""
     monkeypatch.setattr(blocks_module, "BLOCK_SIZE", COUNT)
     module, name, most = WORK[work]
-    with beating(monkeypatch, module, name) as heart:
+    with probing(monkeypatch, module, name) as heart:
         await auth.get_all_user_sessions("ann")
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -213,12 +213,12 @@ def test_the_ids_of_a_set_are_not_sorted() -> None:
         sorted(ids)
 
 
-async def test_ending_one_device_of_many(
+async def test_revoking_one_of_many_devices_does_not_block_the_loop(
     auth: AsyncAuth[User], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Finding or revoking one of many sessions by its handle does not block the loop."""
     newest, *_, oldest = await auth.get_all_user_sessions("ann")
-    with beating(monkeypatch, sessions_module, "handle_of") as heart:
+    with probing(monkeypatch, sessions_module, "handle_of") as heart:
         assert await auth.invalidate_user_session("ann", oldest.handle)
         assert (await auth.get_user_session("ann", newest.handle)).handle == newest.handle
         await asyncio.sleep(0)
@@ -231,7 +231,7 @@ async def test_ending_one_device_of_many(
 async def test_one_of_many_is_kept(auth: AsyncAuth[User], monkeypatch: pytest.MonkeyPatch) -> None:
     """Revoking all sessions but one does not block the loop."""
     mine = await auth.create_session("ann")
-    with beating(monkeypatch, common_module, "decode_row") as heart:
+    with probing(monkeypatch, common_module, "decode_row") as heart:
         assert await auth.invalidate_all_user_sessions("ann", keep=mine.session_id)
     assert heart.most <= AT_ONCE
     assert [device.handle for device in await auth.get_all_user_sessions("ann")] == [mine.handle]
@@ -277,7 +277,7 @@ async def test_an_index_of_dead_ids(auth: AsyncAuth[User], monkeypatch: pytest.M
             for call in layout.index.add(layout.index_key("cleo"), id_)[:1]:
                 await adapter._run(lambda _: one_command(call.name, *call.arguments))  # noqa: B023
     mine = await auth.create_session("cleo")
-    with beating(monkeypatch, common_module, "decode_marker") as heart:
+    with probing(monkeypatch, common_module, "decode_marker") as heart:
         assert [device.handle for device in await auth.get_all_user_sessions("cleo")] == [
             mine.handle
         ]

@@ -95,7 +95,7 @@ def memory(look: Inspector) -> int:
     return int(look.client.info("memory")["used_memory"])
 
 
-async def test_bytes(look: Inspector) -> None:
+async def test_memory_per_session_is_as_documented(look: Inspector) -> None:
     """A session with its index takes no more bytes than documented, and every key has a TTL."""
     lines = [machine(look)]
     for content, (count, most, extra, metadata) in CONTENTS.items():
@@ -125,7 +125,7 @@ def machine(look: Inspector) -> str:
     )
 
 
-async def test_nothing_is_left(look: Inspector) -> None:
+async def test_server_is_empty_after_last_expiry(look: Inspector) -> None:
     """When the last of many sessions has expired, the server has no keys."""
     count = COUNT // 10
     await create(look.server, (new_row(number, life=SHORT) for number in range(count)))

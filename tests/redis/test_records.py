@@ -192,7 +192,7 @@ def test_similar_namespaces() -> None:
 
 
 @given(session=texts, other=texts, namespace=st.sampled_from(["session", "a:b", "{x}s"]))
-def test_kinds_of_keys_never_meet(session: str, other: str, namespace: str) -> None:
+def test_kinds_of_keys_never_collide(session: str, other: str, namespace: str) -> None:
     """No storable session id makes a key that is a user's index or another id's marker."""
     layout = Layout.from_namespaces({"session": namespace})
     assert layout.session_key(session) != layout.index_key(other)
@@ -355,7 +355,7 @@ CORRUPT = {
 
 
 @pytest.mark.parametrize("value", CORRUPT.values(), ids=CORRUPT)
-def test_what_is_no_record(value: bytes, caplog: pytest.LogCaptureFixture) -> None:
+def test_invalid_record_is_no_session(value: bytes, caplog: pytest.LogCaptureFixture) -> None:
     """An invalid record is no session, and is logged without its content or an id."""
     assert decode_row(value, "abc") is None
     (line,) = caplog.records
@@ -412,14 +412,14 @@ def test_unknown_members() -> None:
     ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"],
 )
 @pytest.mark.parametrize("layout", ["{}", " {}", "{}\n", "\t{}\r\n "])
-def test_other_ways_to_write_it(encoding: str, layout: str) -> None:
+def test_other_json_encodings_are_accepted(encoding: str, layout: str) -> None:
     """A record may have white space around it, and any encoding that ``json.loads`` accepts."""
     assert decode_row(
         layout.replace("{}", record(noted="ü").decode()).encode(encoding), "abc"
     ) == replace(ROW, attributes={"noted": "ü"})
 
 
-def test_a_member_twice() -> None:
+def test_last_duplicate_member_counts() -> None:
     """If a member occurs twice, the last one counts, as in JavaScript."""
     assert decode_row(record()[:-1] + b',"user_id":"u2"}', "abc") == replace(ROW, user_id="u2")
 
@@ -484,7 +484,7 @@ def test_markers_come_back(marker: Marker) -> None:
         b'{"id":"old","successor":"new","grace":1,"x":"' + b"x" * MAX_RECORD_BYTES + b'"}',
     ],
 )
-def test_what_is_no_marker(value: bytes | None) -> None:
+def test_invalid_marker_is_none(value: bytes | None) -> None:
     """An invalid marker decodes to None."""
     assert decode_marker(value, "old") is None
 
@@ -522,7 +522,7 @@ def test_nesting_is_bounded_both_ways() -> None:
 @pytest.mark.parametrize(
     "metadata", [[[]] * 150, [{}] * 150, {"a": [{"b": []}] * 60}, "[" * 150, "{" * 150], ids=str
 )
-def test_much_that_is_not_deep(metadata: Any) -> None:
+def test_wide_record_is_accepted(metadata: Any) -> None:
     """Only nesting counts, neither the number of lists and objects nor brackets in text."""
     session = replace(ROW, attributes={"noted": metadata})
     assert decode_row(encode_row(session), "abc") == session

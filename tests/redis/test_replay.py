@@ -83,7 +83,9 @@ def test_used_ids(revocations: Revocations) -> None:
     assert revocations.all() == ["c", "b", "a"]
 
 
-def test_forgotten_in_time(revocations: Revocations, clock: Clock) -> None:
+def test_remembered_ids_are_forgotten_after_ten_minutes(
+    revocations: Revocations, clock: Clock
+) -> None:
     """An id is forgotten when another is revoked more than ten minutes later.
 
     Time alone does not make it forgotten, so that an outage may last longer.
@@ -101,7 +103,7 @@ def test_forgotten_in_time(revocations: Revocations, clock: Clock) -> None:
     assert "older" not in revocations.all()
 
 
-def test_bounded(revocations: Revocations) -> None:
+def test_remembered_ids_are_bounded(revocations: Revocations) -> None:
     """Only the newest ten thousand ids are remembered."""
     revocations.revoked(map(str, range(KEPT_IDS + 5)), 0)
     assert len(revocations.all()) == KEPT_IDS
@@ -119,7 +121,7 @@ def met_another(revocations: Revocations, place: object, history: bytes | None) 
     return changed
 
 
-def test_another_history(revocations: Revocations) -> None:
+def test_changed_history_makes_replay_due(revocations: Revocations) -> None:
     """When a place is met with another history, a replay is due until it is completed."""
     assert met_another(revocations, "p", b"one") is False
     revocations.revoked(["a"], revocations.changes)
@@ -147,14 +149,14 @@ def test_a_change_during_the_last_block(revocations: Revocations) -> None:
     assert not revocations.due
 
 
-def test_nothing_to_do(revocations: Revocations) -> None:
+def test_no_replay_without_revocations(revocations: Revocations) -> None:
     """A change of history without revocations causes no replay."""
     revocations.met("p", b"one")
     assert met_another(revocations, "p", b"two") is True
     assert not revocations.due
 
 
-def test_nothing_ended(revocations: Revocations) -> None:
+def test_no_replay_if_nothing_was_revoked(revocations: Revocations) -> None:
     """An operation that revoked nothing causes no replay, even if the history changed meanwhile."""
     revocations.met("place", b"one")
     since = revocations.changes
@@ -165,7 +167,7 @@ def test_nothing_ended(revocations: Revocations) -> None:
     assert revocations.due
 
 
-def test_new_place(revocations: Revocations) -> None:
+def test_node_that_joins_makes_replay_due(revocations: Revocations) -> None:
     """The first nodes of a cluster are no change of history. A node that joins later is one."""
     revocations.met("n1", b"one")
     revocations.expect(["n1", "n2"])
@@ -178,7 +180,7 @@ def test_new_place(revocations: Revocations) -> None:
     assert revocations.due
 
 
-def test_history_that_is_not_told(revocations: Revocations) -> None:
+def test_unknown_history_changes_on_reconnect(revocations: Revocations) -> None:
     """Without a known history, only a connection that follows a lost one is a change."""
     assert met_another(revocations, "p", None) is False
     revocations.revoked(["a"], revocations.changes)
@@ -207,7 +209,7 @@ def test_change_meanwhile(revocations: Revocations) -> None:
     assert revocations.block() == block
 
 
-def test_a_block_of_a_newer_demand(revocations: Revocations) -> None:
+def test_late_block_does_not_complete_earlier_replay(revocations: Revocations) -> None:
     """A block that was taken after another change does not complete the earlier demand."""
     revocations.met("p", b"one")
     revocations.revoked(["a"], revocations.changes)
@@ -238,10 +240,10 @@ def test_connection_to_a_former_server(revocations: Revocations) -> None:
     """A connection is not used once another one has met a newer history."""
     monitor = ConnectionMonitor(revocations)
     one, two = (b"role:master\r\nmaster_replid:%b\r\n" % name for name in (b"one", b"two"))
-    before = monitor.came_up(one)
+    before = monitor.connected(one)
     assert before.changes == revocations.changes
     assert monitor.is_changed(two)
-    assert monitor.came_up(two).changes == revocations.changes
+    assert monitor.connected(two).changes == revocations.changes
     assert before.changes != revocations.changes
     with pytest.raises(ConnectionError, match="replaced"):
         monitor.is_changed(one, before)
@@ -284,7 +286,7 @@ def test_blocks(revocations: Revocations) -> None:
     assert revocations.block()[0] == "newest"
 
 
-def test_nothing_waits(revocations: Revocations) -> None:
+def test_done_without_due_replay_does_nothing(revocations: Revocations) -> None:
     """Completing a block when no replay is due changes nothing."""
     revocations.done(["a"], revocations.changes)
     assert not revocations.due
@@ -340,7 +342,7 @@ def marker(used_id: str, successor_id: str) -> bytes:
     return encode_marker(Marker(used_id, successor_id, 0))
 
 
-def test_ended_by_id(revocations: Revocations) -> None:
+def test_revoked_id_is_remembered(revocations: Revocations) -> None:
     """The given id, its session and the session's successor are remembered, in each store."""
     run(
         revoking(one_server, revocations).delete(["used"]),
@@ -363,7 +365,7 @@ def test_ended_by_id(revocations: Revocations) -> None:
     assert set(revocations.all()) == {"used", "new"}
 
 
-def test_ended_in_another_slot(revocations: Revocations) -> None:
+def test_revoked_id_in_another_slot_is_remembered(revocations: Revocations) -> None:
     """A session whose marker would be in another slot is remembered too."""
     run(revoking(scripted, revocations).delete(["a}b"]), [], [record("a}b")], 1, [1])
     assert revocations.all() == ["a}b"]
@@ -375,7 +377,7 @@ def test_unknown_ids(revocations: Revocations) -> None:
     assert revocations.all() == []
 
 
-def test_ended_in_vain(revocations: Revocations) -> None:
+def test_failed_revocation_is_remembered(revocations: Revocations) -> None:
     """A revocation that failed or was cancelled is remembered if it may have been executed."""
     for error in (LOST, StoreUnavailable()):
         with pytest.raises(type(error)):
@@ -436,7 +438,7 @@ def test_another_server_while_a_command_is_in_flight(revocations: Revocations) -
     assert revocations.block() == ["b", "a"]
 
 
-def test_ended_by_user(revocations: Revocations) -> None:
+def test_revoked_sessions_of_user_are_remembered(revocations: Revocations) -> None:
     """The user's revoked sessions are remembered.
 
     The kept session, and those of a try that changed nothing, are not.

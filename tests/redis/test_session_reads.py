@@ -614,7 +614,7 @@ async def test_end_of_an_outage(
         assert len(answers) == is_on
 
 
-async def test_time_is_over(
+async def test_nothing_is_received_after_deadline(
     reads: AsyncSessionReads, server: HeldExchange, recovery: Recovery, outage: Outage
 ) -> None:
     """A read whose deadline passes before it is sent fails, and begins an outage."""

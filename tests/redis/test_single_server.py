@@ -37,7 +37,7 @@ def inspector(server: Server) -> Iterator[Inspector]:
         yield found
 
 
-class Bench:
+class Harness:
     """Operations on one server, to be run at once or in steps."""
 
     def __init__(self, inspector: Inspector) -> None:
@@ -85,9 +85,9 @@ class Bench:
 
 
 @pytest.fixture
-def bench(inspector: Inspector) -> Bench:
+def harness(inspector: Inspector) -> Harness:
     """Return operations on an empty server of each kind."""
-    return Bench(inspector)
+    return Harness(inspector)
 
 
 # Commands
@@ -143,28 +143,28 @@ def test_commands_of_each_operation() -> None:
 
 
 @pytest.mark.parametrize("revoke", ["delete", "delete_all"])
-def test_renew_against_ending(bench: Bench, revoke: str) -> None:
+def test_revocation_during_renewal(harness: Harness, revoke: str) -> None:
     """If a session is revoked while it is renewed, it and its successor are revoked.
 
     This holds in every order of the steps.
     """
 
     def begin() -> list[Stepper[Any]]:
-        bench.begin_with("used", "other")
-        end = bench.delete("used") if revoke == "delete" else bench.delete_all()
-        return [bench.renew("used", "new"), end]
+        harness.begin_with("used", "other")
+        end = harness.delete("used") if revoke == "delete" else harness.delete_all()
+        return [harness.renew("used", "new"), end]
 
     def check() -> None:
-        assert bench.live() == ({"other"} if revoke == "delete" else set())
-        assert bench.renew("used", "late").finish() is None
-        assert bench.renew("new", "late").finish() is None
-        assert bench.live() <= {"other"}
+        assert harness.live() == ({"other"} if revoke == "delete" else set())
+        assert harness.renew("used", "late").finish() is None
+        assert harness.renew("new", "late").finish() is None
+        assert harness.live() <= {"other"}
 
     assert explore(begin, check) >= 3
 
 
 @pytest.mark.parametrize("grace", [0, MINUTE])
-def test_two_renewals(bench: Bench, grace: int) -> None:
+def test_two_renewals(harness: Harness, grace: int) -> None:
     """Of two concurrent renewals exactly one makes a successor.
 
     Within the grace period both get it. Without one, the other gets nothing.
@@ -172,32 +172,32 @@ def test_two_renewals(bench: Bench, grace: int) -> None:
     pair: list[Stepper[SessionRow | None]] = []
 
     def begin() -> list[Stepper[Any]]:
-        bench.begin_with("used")
-        pair[:] = bench.renew("used", "new1", grace), bench.renew("used", "new2", grace)
+        harness.begin_with("used")
+        pair[:] = harness.renew("used", "new1", grace), harness.renew("used", "new2", grace)
         return list(pair)
 
     def check() -> None:
-        (winner,) = bench.live()
+        (winner,) = harness.live()
         expected = {winner} if grace else {winner, None}
         assert {None if each.result is None else each.result.id for each in pair} == expected
 
     assert explore(begin, check) >= 2
 
 
-def test_chain_against_ending(bench: Bench) -> None:
+def test_revocation_of_a_growing_chain(harness: Harness) -> None:
     """Revoking a used id revokes the end of its chain, even if the chain grows meanwhile."""
 
     def begin() -> list[Stepper[Any]]:
-        bench.begin_with("s0")
-        return [bench.renew("s0", "s1"), bench.renew("s1", "s2"), bench.delete("s0")]
+        harness.begin_with("s0")
+        return [harness.renew("s0", "s1"), harness.renew("s1", "s2"), harness.delete("s0")]
 
     def check() -> None:
-        assert bench.live() == set()
+        assert harness.live() == set()
 
     assert explore(begin, check) >= 10
 
 
-def test_successor_against_ending(bench: Bench) -> None:
+def test_used_id_while_successor_is_revoked(harness: Harness) -> None:
     """A used id whose successor is being revoked leads to it or to nothing.
 
     Afterwards it leads to nothing.
@@ -206,75 +206,77 @@ def test_successor_against_ending(bench: Bench) -> None:
     follower: list[Stepper[Any]] = []
 
     def begin() -> list[Stepper[Any]]:
-        bench.begin_with("used")
-        bench.renew("used", "new").finish()
-        follower[:] = [bench.successor("used")]
-        return [follower[0], bench.delete("used")]
+        harness.begin_with("used")
+        harness.renew("used", "new").finish()
+        follower[:] = [harness.successor("used")]
+        return [follower[0], harness.delete("used")]
 
     def check() -> None:
         seen.append(follower[0].result and follower[0].result.id)
-        assert bench.live() == set()
-        assert bench.successor("used").finish() is None
+        assert harness.live() == set()
+        assert harness.successor("used").finish() is None
 
     explore(begin, check)
     assert set(seen) == {"new", None}
 
 
-def test_sent_twice(bench: Bench) -> None:
+def test_resent_create_or_renewal_has_same_result(harness: Harness) -> None:
     """A create or a renewal that is sent again after a lost reply has the same result."""
-    bench.begin_with("used")
+    harness.begin_with("used")
     session = row("new")
     for _ in range(2):
-        assert bench.steps(SingleServerStore(DEFAULT).renew("used", session, 0)).finish() == session
+        assert (
+            harness.steps(SingleServerStore(DEFAULT).renew("used", session, 0)).finish() == session
+        )
     again = row("again")
     for _ in range(3):
-        bench.create(again).finish()
-    assert bench.inspector.index() == ["again", "new"]
-    assert bench.live() == {"new", "again"}
+        harness.create(again).finish()
+    assert harness.inspector.index() == ["again", "new"]
+    assert harness.live() == {"new", "again"}
 
 
-def test_longest_chain(bench: Bench) -> None:
+def test_longest_chain(harness: Harness) -> None:
     """A used id leads to its successor over at most 16 renewals.
 
     Revoking it revokes the last session over any number of renewals.
     """
-    bench.begin_with("s0")
+    harness.begin_with("s0")
     for number in range(40):
-        assert bench.renew(f"s{number}", f"s{number + 1}").finish() is not None
+        assert harness.renew(f"s{number}", f"s{number + 1}").finish() is not None
     for number in range(40):
         expected = None if 40 - number > MAX_HOPS else "s40"
-        found = bench.successor(f"s{number}").finish()
+        found = harness.successor(f"s{number}").finish()
         assert (found and found.id) == expected
-    bench.delete("s0").finish()
-    assert bench.live() == set()
+    harness.delete("s0").finish()
+    assert harness.live() == set()
 
 
-def test_chain_in_a_circle(bench: Bench) -> None:
+def test_chain_in_a_circle(harness: Harness) -> None:
     """Markers that form a circle lead nowhere, and a revocation that follows them terminates."""
     for used, successor in (("a", "b"), ("b", "a")):
-        bench.inspector.client.set(
+        harness.inspector.client.set(
             DEFAULT.marker_key(used), encode_marker(Marker(used, successor, MINUTE)), px=MINUTE
         )
-    assert bench.successor("a").finish() is None
-    assert bench.renew("a", "new").finish() is None
-    bench.delete("a", "b", "a").finish()
-    assert bench.live() == set()
+    assert harness.successor("a").finish() is None
+    assert harness.renew("a", "new").finish() is None
+    harness.delete("a", "b", "a").finish()
+    assert harness.live() == set()
 
 
-def test_marker_that_ends_between_two_looks(bench: Bench) -> None:
+def test_marker_expiring_between_mget_and_pttl(harness: Harness) -> None:
     """A marker that expires between its MGET and its PTTL leads nowhere."""
-    bench.begin_with("used")
-    bench.renew("used", "new").finish()
-    follower = bench.successor("used").step()
+    harness.begin_with("used")
+    harness.renew("used", "new").finish()
+    follower = harness.successor("used").step()
     assert follower.commands[-1] == Call("PTTL", (DEFAULT.marker_key("used"),))
-    bench.inspector.client.delete(DEFAULT.marker_key("used"))
+    harness.inspector.client.delete(DEFAULT.marker_key("used"))
     assert follower.finish() is None
 
 
 # Creation
 
 
-def test_create_against_ending_all(bench: Bench) -> None:
+def test_create_during_sign_out_everywhere(harness: Harness) -> None:
     """A session created while all are revoked is alive and indexed, or neither.
 
     Sessions that existed before are revoked.
@@ -282,53 +284,53 @@ def test_create_against_ending_all(bench: Bench) -> None:
     seen: set[frozenset[str]] = set()
 
     def begin() -> list[Stepper[Any]]:
-        bench.begin_with("old1", "old2")
-        return [bench.create(row("new")), bench.delete_all()]
+        harness.begin_with("old1", "old2")
+        return [harness.create(row("new")), harness.delete_all()]
 
     def check() -> None:
-        seen.add(frozenset(bench.live()))
+        seen.add(frozenset(harness.live()))
 
     explore(begin, check)
     assert seen == {frozenset(), frozenset({"new"})}
 
 
-def test_create_against_pruning(bench: Bench) -> None:
+def test_create_against_pruning(harness: Harness) -> None:
     """Listing a user's sessions never prunes a session that is being created."""
 
     def begin() -> list[Stepper[Any]]:
-        bench.begin_with("old", "gone")
-        bench.inspector.client.delete(DEFAULT.session_key("gone"))
-        return [bench.create(row("new")), bench.read_all(), bench.read_all()]
+        harness.begin_with("old", "gone")
+        harness.inspector.client.delete(DEFAULT.session_key("gone"))
+        return [harness.create(row("new")), harness.read_all(), harness.read_all()]
 
     def check() -> None:
-        assert bench.live() == {"old", "new"}
-        assert sorted(bench.inspector.index()) == ["new", "old"]
+        assert harness.live() == {"old", "new"}
+        assert sorted(harness.inspector.index()) == ["new", "old"]
 
     assert explore(begin, check) >= 10
 
 
-def test_pruning_looks_again(bench: Bench) -> None:
+def test_prune_script_rechecks_sessions(harness: Harness) -> None:
     """The prune script removes an id only if its session is gone when the script runs."""
-    bench.begin_with("one")
-    bench.inspector.client.rename(DEFAULT.session_key("one"), "aside")
-    reader = bench.read_all().step(3)
+    harness.begin_with("one")
+    harness.inspector.client.rename(DEFAULT.session_key("one"), "aside")
+    reader = harness.read_all().step(3)
     assert isinstance(reader.commands[-1], Eval)
-    bench.inspector.client.rename("aside", DEFAULT.session_key("one"))
+    harness.inspector.client.rename("aside", DEFAULT.session_key("one"))
     assert reader.finish() == []
-    assert bench.inspector.index() == ["one"]
+    assert harness.inspector.index() == ["one"]
 
 
-def test_create_against_create(bench: Bench) -> None:
+def test_create_against_create(harness: Harness) -> None:
     """Creating a session with a taken id is refused and changes nothing."""
-    bench.create(row("same", "u1", life=2 * HOUR, first=1)).finish()
-    before = bench.inspector.census()
+    harness.create(row("same", "u1", life=2 * HOUR, first=1)).finish()
+    before = harness.inspector.census()
     for other in (row("same", "u1"), row("same", "u2"), row("same", "u1", life=3 * HOUR, first=1)):
         with pytest.raises(DuplicateSessionId):
-            bench.create(other).finish()
-    assert bench.inspector.census() == before
+            harness.create(other).finish()
+    assert harness.inspector.census() == before
 
 
-def test_every_eighth_login_prunes(bench: Bench) -> None:
+def test_every_eighth_login_prunes(harness: Harness) -> None:
     """From the sixteenth entry on, every eighth login checks eight entries for dead ids.
 
     All other logins send one command.
@@ -341,16 +343,18 @@ def test_every_eighth_login_prunes(bench: Bench) -> None:
 
     commands: list[int] = []
     for number in range(40):
-        login = bench.create(row(f"s{number}"), random_below)
+        login = harness.create(row(f"s{number}"), random_below)
         login.finish()
         commands.append(len(login.commands))
     assert [number for number, sent in enumerate(commands, 1) if sent > 1] == [16, 24, 32, 40]
     assert set(commands) == {1, 3}
     assert bounds == [9, 17, 25, 33]
-    bench.inspector.client.delete(*(DEFAULT.session_key(f"s{number}") for number in (0, 1, 3, 20)))
+    harness.inspector.client.delete(
+        *(DEFAULT.session_key(f"s{number}") for number in (0, 1, 3, 20))
+    )
     for number in range(40, 48):
-        bench.create(row(f"s{number}"), random_below).finish()
-    assert {f"s{number}" for number in range(48)} - set(bench.inspector.index()) == {
+        harness.create(row(f"s{number}"), random_below).finish()
+    assert {f"s{number}" for number in range(48)} - set(harness.inspector.index()) == {
         "s0",
         "s1",
         "s3",
@@ -360,7 +364,7 @@ def test_every_eighth_login_prunes(bench: Bench) -> None:
 # Revoking all sessions of a user
 
 
-def test_keep_against_renewal_of_the_kept(bench: Bench) -> None:
+def test_kept_session_may_be_renewed_meanwhile(harness: Harness) -> None:
     """The session to keep, or its successor if it is renewed meanwhile, is kept.
 
     All others are revoked, in every order of the steps.
@@ -368,64 +372,64 @@ def test_keep_against_renewal_of_the_kept(bench: Bench) -> None:
     operations: list[Stepper[Any]] = []
 
     def begin() -> list[Stepper[Any]]:
-        bench.begin_with("kept", "one", "two")
-        operations[:] = bench.renew("kept", "new"), bench.delete_all(keep="kept")
+        harness.begin_with("kept", "one", "two")
+        operations[:] = harness.renew("kept", "new"), harness.delete_all(keep="kept")
         return operations
 
     def check() -> None:
-        assert bench.live() == {"new"}
+        assert harness.live() == {"new"}
         assert [operations[0].result is not None, operations[1].result] == [True, True]
 
     assert explore(begin, check) >= 4
 
 
-def test_keep_against_renewal_of_another(bench: Bench) -> None:
+def test_other_session_renewed_meanwhile_is_revoked(harness: Harness) -> None:
     """A session that is renewed while all but one are revoked is revoked with its successor."""
 
     def begin() -> list[Stepper[Any]]:
-        bench.begin_with("one", "kept", "two")
-        return [bench.renew("one", "new"), bench.delete_all(keep="kept")]
+        harness.begin_with("one", "kept", "two")
+        return [harness.renew("one", "new"), harness.delete_all(keep="kept")]
 
     def check() -> None:
-        assert bench.live() == {"kept"}
+        assert harness.live() == {"kept"}
 
     assert explore(begin, check) >= 4
 
 
-def test_keep_against_ending_of_the_kept(bench: Bench) -> None:
+def test_keep_of_a_session_revoked_meanwhile(harness: Harness) -> None:
     """If the session to keep is revoked meanwhile, every session is revoked."""
 
     def begin() -> list[Stepper[Any]]:
-        bench.begin_with("one", "kept", "two")
-        return [bench.delete("kept"), bench.delete_all(keep="kept")]
+        harness.begin_with("one", "kept", "two")
+        return [harness.delete("kept"), harness.delete_all(keep="kept")]
 
     def check() -> None:
-        assert bench.live() == set()
+        assert harness.live() == set()
 
     assert explore(begin, check) >= 5
 
 
-def test_two_sign_outs(bench: Bench) -> None:
+def test_two_sign_outs(harness: Harness) -> None:
     """Two concurrent sign-outs that keep different sessions leave at most one of them.
 
     Without ``keep`` they leave none.
     """
 
     def begin() -> list[Stepper[Any]]:
-        bench.begin_with("a", "b", "c")
-        return [bench.delete_all(keep="a"), bench.delete_all(keep="b")]
+        harness.begin_with("a", "b", "c")
+        return [harness.delete_all(keep="a"), harness.delete_all(keep="b")]
 
     def check() -> None:
-        assert len(bench.live()) <= 1
-        bench.delete_all().finish()
-        assert bench.live() == set()
+        assert len(harness.live()) <= 1
+        harness.delete_all().finish()
+        assert harness.live() == set()
 
     explore(begin, check)
 
 
 @pytest.mark.parametrize("renewed", ["s0", "s3", "s4", "kept"])
-def test_blocks_against_renewal(
-    bench: Bench, renewed: str, monkeypatch: pytest.MonkeyPatch
+def test_revoking_in_blocks_follows_renewal(
+    harness: Harness, renewed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Revoking in blocks also revokes what a session is renewed to meanwhile.
 
@@ -435,54 +439,56 @@ def test_blocks_against_renewal(
     operations: list[Stepper[Any]] = []
 
     def begin() -> list[Stepper[Any]]:
-        bench.begin_with("s0", "s1", "kept", "s3", "s4")
-        operations[:] = bench.renew(renewed, "new"), bench.delete_all(keep="kept")
+        harness.begin_with("s0", "s1", "kept", "s3", "s4")
+        operations[:] = harness.renew(renewed, "new"), harness.delete_all(keep="kept")
         return operations
 
     def check() -> None:
-        assert bench.live() == ({"new"} if renewed == "kept" else {"kept"})
+        assert harness.live() == ({"new"} if renewed == "kept" else {"kept"})
         assert operations[1].result is True
 
     assert explore(begin, check) >= 9
 
 
-def test_blocks_against_a_chain(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_against_a_chain(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     """Revoking in blocks revokes a chain that grows twice meanwhile."""
     monkeypatch.setattr(atomic, "MAX_SESSIONS_PER_COMMAND", 2)
 
     def begin() -> list[Stepper[Any]]:
-        bench.begin_with("s0", "s1", "s2")
-        return [bench.renew("s0", "new1"), bench.renew("new1", "new2"), bench.delete_all()]
+        harness.begin_with("s0", "s1", "s2")
+        return [harness.renew("s0", "new1"), harness.renew("new1", "new2"), harness.delete_all()]
 
     def check() -> None:
-        assert bench.live() == set()
+        assert harness.live() == set()
 
     assert explore(begin, check) >= 50
 
 
-def test_blocks_against_renewals_of_the_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_against_renewals_of_the_kept(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A kept session that is renewed twice during the blocks is kept as its last successor."""
     monkeypatch.setattr(atomic, "MAX_SESSIONS_PER_COMMAND", 2)
     operations: list[Stepper[Any]] = []
 
     def begin() -> list[Stepper[Any]]:
-        bench.begin_with("kept", "s1", "s2")
+        harness.begin_with("kept", "s1", "s2")
         operations[:] = (
-            bench.renew("kept", "new1"),
-            bench.renew("new1", "new2"),
-            bench.delete_all(keep="kept"),
+            harness.renew("kept", "new1"),
+            harness.renew("new1", "new2"),
+            harness.delete_all(keep="kept"),
         )
         return operations
 
     def check() -> None:
         first = operations[0].result is not None and operations[1].result is not None
-        assert bench.live() == ({"new2"} if first else {"new1"})
+        assert harness.live() == ({"new2"} if first else {"new1"})
         assert operations[2].result is True
 
     assert explore(begin, check) >= 50
 
 
-def test_blocks_against_logins(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_against_logins(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     """A login while sessions are revoked in blocks is kept or revoked as a whole.
 
     The sessions that existed before are revoked.
@@ -490,25 +496,25 @@ def test_blocks_against_logins(bench: Bench, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(atomic, "MAX_SESSIONS_PER_COMMAND", 2)
 
     def begin() -> list[Stepper[Any]]:
-        bench.begin_with("s0", "s1", "s2", "s3", "s4")
-        return [bench.create(row("new")), bench.delete_all()]
+        harness.begin_with("s0", "s1", "s2", "s3", "s4")
+        return [harness.create(row("new")), harness.delete_all()]
 
     def check() -> None:
-        assert bench.live() <= {"new"}
+        assert harness.live() <= {"new"}
 
     assert explore(begin, check) >= 5
 
 
-def test_index_that_changes_at_every_try(bench: Bench) -> None:
+def test_index_that_changes_at_every_try(harness: Harness) -> None:
     """If a login changes the index at each of three tries, sessions are revoked in blocks.
 
     Only the sessions that existed when the blocks began are revoked.
     """
-    bench.begin_with("s0", "s1")
-    sign_out = bench.delete_all()
+    harness.begin_with("s0", "s1")
+    sign_out = harness.delete_all()
     for number in range(REVOKE_TRIES):
         sign_out.step()
-        bench.create(row(f"login{number}")).finish()
+        harness.create(row(f"login{number}")).finish()
         sign_out.step()
     assert sign_out.step().commands[-1] == Eval(
         SCRIPTS.revoke,
@@ -518,53 +524,53 @@ def test_index_that_changes_at_every_try(bench: Bench) -> None:
         ),
         (0, b"", b"s0", b"s1", b"login0", b"login1", b"login2"),
     )
-    bench.create(row("late")).finish()
-    assert bench.renew("s1", "renewed").finish() is not None
+    harness.create(row("late")).finish()
+    assert harness.renew("s1", "renewed").finish() is not None
     assert sign_out.finish() is False
-    assert bench.live() == {"late"}
+    assert harness.live() == {"late"}
 
 
-def test_kept_session_that_changes_at_every_try(bench: Bench) -> None:
+def test_kept_session_that_changes_at_every_try(harness: Harness) -> None:
     """A kept session that is renewed at every try is still kept when revoking goes on in blocks."""
-    bench.begin_with("s0", "kept0")
-    sign_out = bench.delete_all(keep="kept0")
+    harness.begin_with("s0", "kept0")
+    sign_out = harness.delete_all(keep="kept0")
     for number in range(REVOKE_TRIES + 1):
         while not isinstance(sign_out.commands[-1], Eval):
             sign_out.step()
-        assert bench.renew(f"kept{number}", f"kept{number + 1}").finish() is not None
+        assert harness.renew(f"kept{number}", f"kept{number + 1}").finish() is not None
         sign_out.step()
     assert sign_out.finish() is True
-    assert bench.live() == {f"kept{REVOKE_TRIES + 1}"}
+    assert harness.live() == {f"kept{REVOKE_TRIES + 1}"}
 
 
-def test_index_that_empties_before_the_blocks(bench: Bench) -> None:
+def test_index_that_empties_before_the_blocks(harness: Harness) -> None:
     """If everything was revoked by others before the blocks begin, nothing is kept."""
-    bench.begin_with("s0")
-    sign_out = bench.delete_all(keep="gone")
+    harness.begin_with("s0")
+    sign_out = harness.delete_all(keep="gone")
     for number in range(REVOKE_TRIES):
         while not isinstance(sign_out.commands[-1], Eval):
             sign_out.step()
-        bench.create(row(f"login{number}")).finish()
+        harness.create(row(f"login{number}")).finish()
         sign_out.step()
-    bench.delete_all().finish()
+    harness.delete_all().finish()
     assert sign_out.finish() is False
-    assert bench.live() == set()
+    assert harness.live() == set()
 
 
 @pytest.mark.parametrize("count", [MAX_SESSIONS_PER_COMMAND, MAX_SESSIONS_PER_COMMAND + 1])
-def test_one_atomic_step(bench: Bench, count: int) -> None:
+def test_one_atomic_step(harness: Harness, count: int) -> None:
     """A thousand sessions are revoked in one script that declares their keys.
 
     One more, and they are revoked in blocks, oldest first.
     """
-    ids = bench.inspector.fill("u1", count)
-    sign_out = bench.delete_all()
+    ids = harness.inspector.fill("u1", count)
+    sign_out = harness.delete_all()
     sign_out.finish()
     scripts = [command for command in sign_out.commands if isinstance(command, Eval)]
     whole = [cast("int", command.arguments[0]) for command in scripts]
     assert whole == ([1] if count == MAX_SESSIONS_PER_COMMAND else [0, 0])
     assert scripts[0].keys[1] == DEFAULT.session_key(ids[-1]).encode()
-    assert bench.live() == set()
+    assert harness.live() == set()
 
 
 # Mismatched replies
@@ -577,7 +583,7 @@ OTHERS = encode_row(row("b", "u2"))
 @pytest.mark.parametrize(
     "wrong", [[OTHERS], b"OK", 1, None, [], [None, None], [RECORD, RECORD], [1], RECORD]
 )
-def test_crossed_reply_is_asked_for_again(wrong: Reply) -> None:
+def test_mismatched_reply_is_read_again(wrong: Reply) -> None:
     """After a reply to another command, connections are dropped and the record is read again."""
     commands, session = replay(get_session(DEFAULT, "a"), wrong, None, [RECORD])
     read = Call("MGET", ("session:a",))
@@ -586,14 +592,14 @@ def test_crossed_reply_is_asked_for_again(wrong: Reply) -> None:
     assert session.id == "a"
 
 
-def test_crossed_replies_are_no_session() -> None:
+def test_two_mismatched_replies_return_no_session() -> None:
     """A second mismatched reply means that there is no session."""
     commands, session = replay(get_session(DEFAULT, "a"), [OTHERS], None, [OTHERS])
     assert len(commands) == 3
     assert session is None
 
 
-def test_crossed_replies_have_power(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_control_missing_id_check_returns_other_session(monkeypatch: pytest.MonkeyPatch) -> None:
     """Control: without the comparison of ids, another user's session is returned."""
     monkeypatch.setattr(common, "decode_row", lambda record, _: peek(record, "b"))
     commands, session = replay(get_session(DEFAULT, "a"), [OTHERS])
@@ -602,7 +608,7 @@ def test_crossed_replies_have_power(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (session.id, session.user_id) == ("b", "u2")
 
 
-def test_crossed_marker_leads_nowhere() -> None:
+def test_mismatched_marker_has_no_successor() -> None:
     """A marker of another used id is read again, and then leads nowhere.
 
     It never leads to another user's session.
@@ -626,7 +632,7 @@ def test_crossed_marker_leads_nowhere() -> None:
     assert session == successor
 
 
-def test_crossed_records_are_not_listed() -> None:
+def test_mismatched_records_are_not_listed() -> None:
     """A user's list holds no record of another id."""
     assert (
         replay(SingleServerStore(DEFAULT).get_by_user("u1", 0), [b"a", b"c"], [OTHERS, OTHERS])[1]
@@ -634,36 +640,36 @@ def test_crossed_records_are_not_listed() -> None:
     )
 
 
-def test_another_marker_is_not_followed_by_ending(bench: Bench) -> None:
+def test_revocation_ignores_marker_of_another_id(harness: Harness) -> None:
     """A marker of another id under a session's marker key is not followed when revoking."""
-    bench.begin_with("mine", "others")
-    bench.inspector.client.set(
+    harness.begin_with("mine", "others")
+    harness.inspector.client.set(
         DEFAULT.marker_key("mine"), encode_marker(Marker("x", "others", MINUTE)), px=MINUTE
     )
-    bench.delete("mine").finish()
-    assert bench.inspector.live() == {"others"}
+    harness.delete("mine").finish()
+    assert harness.inspector.live() == {"others"}
 
 
 # Ids that look like a marker's key
 
 
-def test_ids_like_a_marker(bench: Bench) -> None:
+def test_ids_like_a_marker(harness: Harness) -> None:
     """An id whose key would be a marker's can't be stored, read, renewed or revoked.
 
     The marker stays as it is.
     """
-    bench.begin_with("used")
-    bench.renew("used", "new").finish()
-    before = bench.inspector.census()
+    harness.begin_with("used")
+    harness.renew("used", "new").finish()
+    before = harness.inspector.census()
     evil = "renewed:{session:used}"
-    for refused in (lambda: bench.create(row(evil)), lambda: bench.renew("new", evil)):
+    for refused in (lambda: harness.create(row(evil)), lambda: harness.renew("new", evil)):
         with pytest.raises(ValueError, match="may not begin with 'renewed:'"):
             refused()
-    assert bench.get(evil).finish() is None
-    assert bench.renew(evil, "newer").finish() is None
-    assert bench.successor(evil).finish() is None
-    bench.delete(evil).finish()
-    assert bench.inspector.census() == before
+    assert harness.get(evil).finish() is None
+    assert harness.renew(evil, "newer").finish() is None
+    assert harness.successor(evil).finish() is None
+    harness.delete(evil).finish()
+    assert harness.inspector.census() == before
 
 
 # Foreign values
@@ -673,41 +679,41 @@ def test_ids_like_a_marker(bench: Bench) -> None:
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(value=st.binary(max_size=300), marker=st.binary(max_size=100))
-def test_any_bytes_under_our_keys(bench: Bench, value: bytes, marker: bytes) -> None:
+def test_any_bytes_under_our_keys(harness: Harness, value: bytes, marker: bytes) -> None:
     """Any bytes under a session's or a marker's key are no session and lead nowhere.
 
     They raise nothing, and can be revoked.
     """
-    bench.begin_with("x", "live")
-    bench.inspector.client.set("session:x", value)
-    bench.inspector.client.set(DEFAULT.marker_key("used"), marker)
-    assert bench.get("x").finish() is None
-    assert [each.id for each in bench.read_all().finish()] == ["live"]
-    assert bench.successor("used").finish() is None
-    assert bench.renew("used", "new").finish() is None
-    bench.delete("x", "used").finish()
-    assert bench.inspector.live() == {"live"}
+    harness.begin_with("x", "live")
+    harness.inspector.client.set("session:x", value)
+    harness.inspector.client.set(DEFAULT.marker_key("used"), marker)
+    assert harness.get("x").finish() is None
+    assert [each.id for each in harness.read_all().finish()] == ["live"]
+    assert harness.successor("used").finish() is None
+    assert harness.renew("used", "new").finish() is None
+    harness.delete("x", "used").finish()
+    assert harness.inspector.live() == {"live"}
 
 
-def test_bytes_in_an_index(bench: Bench) -> None:
+def test_bytes_in_an_index(harness: Harness) -> None:
     """Index entries that are not UTF-8 are never listed.
 
     They are pruned if their session is gone, and revoked with the others.
     """
-    bench.begin_with("one")
-    client, index = bench.inspector.client, DEFAULT.index_key("u1")
+    harness.begin_with("one")
+    client, index = harness.inspector.client, DEFAULT.index_key("u1")
     client.rpush(index, b"\xff\xfe", b"a\xff", b"one\x00")
     client.set(b"session:a\xff", encode_row(row("a\ufffd")), ex=60)
-    assert [each.id for each in bench.read_all().finish()] == ["one"]
+    assert [each.id for each in harness.read_all().finish()] == ["one"]
     assert client.lrange(index, 0, -1) == [b"one", b"a\xff"]
-    bench.delete_all().finish()
+    harness.delete_all().finish()
     assert not client.exists(index, b"session:a\xff")
 
 
-def test_bytes_in_a_block(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bytes_in_a_block(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     """Index entries that are not UTF-8 are revoked in blocks too."""
     monkeypatch.setattr(atomic, "MAX_SESSIONS_PER_COMMAND", 1)
-    bench.begin_with("one")
-    bench.inspector.client.rpush(DEFAULT.index_key("u1"), b"\xff", b"\xfe\x00")
-    bench.delete_all().finish()
-    assert bench.inspector.keys() == set()
+    harness.begin_with("one")
+    harness.inspector.client.rpush(DEFAULT.index_key("u1"), b"\xff", b"\xfe\x00")
+    harness.delete_all().finish()
+    assert harness.inspector.keys() == set()

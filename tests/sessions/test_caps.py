@@ -63,7 +63,7 @@ def test_no_caps(limit: object, error: type[Exception], message: str) -> None:
         check_cap(limit)
 
 
-def test_the_oldest_end() -> None:
+def test_the_oldest_are_surplus() -> None:
     """The oldest logins end, in whatever order the rows are; the new login counts."""
     rows = [login("b", 20), login("d", 40), login("a", 10), login("c", 30)]
     assert surplus(*rows, limit=5) == []
@@ -79,8 +79,8 @@ def test_one_millisecond() -> None:
     assert surplus(rows[0], replace(rows[1], id="0")) == ["0"]
 
 
-def test_what_is_not_counted() -> None:
-    """Expired sessions and those of other users are neither counted nor ended."""
+def test_dead_and_foreign_rows_are_not_counted() -> None:
+    """Expired sessions and those of other users are neither counted nor revoked."""
     dead, last = (
         login("dead", 1, active_expires=1, idle_expires=NOW - 1),
         login("last", 2, idle_expires=NOW),

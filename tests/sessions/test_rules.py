@@ -1,4 +1,4 @@
-"""The pure rules of sessions and keys. ``test_ours_`` marks fixes of bugs in Lucia JS."""
+"""The pure rules of sessions and keys. ``test_`` marks fixes of bugs in Lucia JS."""
 
 import base64
 import copy
@@ -165,7 +165,7 @@ def test_what_is_a_session_id(value: str) -> None:
 
 
 @given(st.binary() | st.none() | st.integers())
-def test_what_is_no_text_is_no_question_for_a_session_id(value: object) -> None:
+def test_non_str_session_id_is_type_error(value: object) -> None:
     """A session id that is not a str is a TypeError that does not quote it."""
     with pytest.raises(
         TypeError, match=rf"\Asession_id must be a str, not {type(value).__name__}\Z"
@@ -184,7 +184,7 @@ def test_durations_are_rounded_down_to_milliseconds(duration: timedelta) -> None
 
 
 @given(st.integers() | st.floats() | st.text() | st.none() | st.booleans())
-def test_ours_a_bare_number_is_no_duration(value: object) -> None:
+def test_a_bare_number_is_no_duration(value: object) -> None:
     """A bare number as a duration is a TypeError: its unit would be a guess."""
     with pytest.raises(TypeError, match=r"name must be a datetime\.timedelta, not"):
         milliseconds("name", value)
@@ -252,9 +252,7 @@ def test_the_defaults() -> None:
 
 @given(expiries(), times, times)
 @example(SessionExpiry(absolute=timedelta(days=90)), MAX_EPOCH_MS, MAX_EPOCH_MS)
-def test_ours_ends_obey_the_absolute_lifetime(
-    expiry: SessionExpiry, now: int, created_at: int
-) -> None:
+def test_ends_obey_the_absolute_lifetime(expiry: SessionExpiry, now: int, created_at: int) -> None:
     """Both ends are limited by the absolute lifetime and the year 9999; active is never later."""
     active, idle = expiry.ends(now, created_at)
     assert active <= idle <= MAX_EPOCH_MS
@@ -268,7 +266,7 @@ def test_ours_ends_obey_the_absolute_lifetime(
 
 
 @given(expiries(), nows, st.lists(st.integers(0, 10**9), max_size=5))
-def test_ours_renewals_never_pass_the_absolute_end(
+def test_renewals_never_pass_the_absolute_lifetime(
     expiry: SessionExpiry, now: int, steps: list[int]
 ) -> None:
     """Over any chain of renewals, the absolute end, the handle and the creation are kept."""
@@ -324,7 +322,7 @@ anything = (
 
 
 @given(anything, anything, anything, times)
-def test_ours_odd_attributes_never_raise(
+def test_odd_attributes_never_raise(
     created_at: Any, handle: Any, metadata: Any, active_expires: int
 ) -> None:
     """Any values that another program wrote under our names are valid, and a renewal keeps them."""
@@ -338,7 +336,7 @@ def test_ours_odd_attributes_never_raise(
     )
 
 
-def test_ours_a_derived_handle_is_stable_and_tells_nothing() -> None:
+def test_a_derived_handle_is_stable_and_tells_nothing() -> None:
     """A derived handle is 16 bytes of a hash of the id, stable, and does not reveal the id."""
     handle = handle_of(row())
     assert handle == handle_of(row(7, 8)) == handle_of(row(handle=None))
@@ -434,7 +432,7 @@ def test_key_ids_round_trip(provider_id: str, provider_user_id: str) -> None:
 
 
 @given(names, texts, names, texts)
-def test_ours_no_two_keys_share_an_id(one: str, one_user: str, other: str, other_user: str) -> None:
+def test_no_two_keys_share_an_id(one: str, one_user: str, other: str, other_user: str) -> None:
     """Different names make different key ids, since ``provider_id`` has no colon."""
     assert (key_id(one, one_user) == key_id(other, other_user)) is (
         (one, one_user) == (other, other_user)
@@ -442,7 +440,7 @@ def test_ours_no_two_keys_share_an_id(one: str, one_user: str, other: str, other
 
 
 @given(st.tuples(texts, texts).map(":".join), texts)
-def test_ours_a_provider_id_holds_no_colon(provider_id: str, provider_user_id: str) -> None:
+def test_a_provider_id_holds_no_colon(provider_id: str, provider_user_id: str) -> None:
     """A ``provider_id`` with a colon is refused, both to create a key and to find one."""
     for function in (key_id, sought_key_id):
         with pytest.raises(ValueError, match="provider_id may hold no colon"):
@@ -463,7 +461,7 @@ def test_the_longest_name_of_a_key() -> None:
 
 
 @given(st.binary() | st.none() | st.integers())
-def test_what_is_no_text_is_no_name_of_a_key(name: Any) -> None:
+def test_non_str_key_name_is_type_error(name: Any) -> None:
     """A name that is not a str is a TypeError that names the argument."""
     for function in (key_id, sought_key_id):
         with pytest.raises(
@@ -488,7 +486,7 @@ def test_an_impossible_provider_is_a_programming_error(provider_id: str) -> None
             function(provider_id, "name")
 
 
-def test_an_impossible_user_id_is_nobodys() -> None:
+def test_impossible_user_id_is_unknown() -> None:
     """An impossible user id is an unknown one; one that is not a str is a TypeError."""
     assert sought_user_id("u") == "u"
     with pytest.raises(InvalidUserId):
@@ -510,7 +508,7 @@ def test_an_impossible_user_id_is_nobodys() -> None:
         ("$2a$10$…", False, InvalidPassword),
     ],
 )
-def test_ours_what_refuses_a_key(
+def test_what_refuses_a_key(
     hashed: str | None, refused: type[Exception] | None, expires: int | None, *, given: bool
 ) -> None:
     """A key without a password refuses one, a key with one requires it, and bcrypt is outdated."""
@@ -525,7 +523,7 @@ def test_an_unknown_key_is_refused(*, given: bool) -> None:
 
 
 @given(times, times)
-def test_a_single_use_key_expires_past_its_end(expires: int, now: int) -> None:
+def test_single_use_key_expires_after_its_last_millisecond(expires: int, now: int) -> None:
     """A single-use key expires after its end; at its end it is still valid."""
     key = to_key(
         KeyRow(id="p:u", user_id="u", hashed_password=None, primary_key=False, expires=expires), now

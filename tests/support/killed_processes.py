@@ -19,7 +19,7 @@ from redis.connection import AbstractConnection
 from lucia._redis.cluster import ScriptedSteps
 from lucia._rules.sessions import system_clock
 from lucia.adapters.redis import RedisSessionAdapter
-from tests.model.controls import Endless
+from tests.model.controls import SeparateIndexTtl
 from tests.support.redis_inspectors import DEFAULT
 from tests.support.sessions import row
 
@@ -55,7 +55,7 @@ class KillSwitch:
         self._moment = moment
         self._sent = 0
 
-    def monitor(self) -> None:
+    def install(self) -> None:
         """Start counting."""
         every: Any = AbstractConnection
         send, read = every.send_packed_command, every.read_response
@@ -85,9 +85,9 @@ def run_until_killed(url: str, place: str, case: Sequence[Any]) -> None:
     make: Any = redis.RedisCluster.from_url if place == "cluster" else redis.Redis.from_url
     adapter = RedisSessionAdapter(make(url, protocol=2))
     if place == "control":
-        adapter._store = Endless(DEFAULT, ScriptedSteps())
+        adapter._store = SeparateIndexTtl(DEFAULT, ScriptedSteps())
     adapter.get_session("nobody")
-    KillSwitch(number, moment).monitor()
+    KillSwitch(number, moment).install()
     OPERATIONS[operation](adapter, "lost")
 
 

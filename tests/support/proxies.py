@@ -115,9 +115,9 @@ async def holding_proxy(port: int, word: bytes = b"") -> AsyncIterator[HoldingPr
 
 
 @asynccontextmanager
-async def splitting_proxy(port: int, weather: NetworkFaults) -> AsyncIterator[int]:
+async def splitting_proxy(port: int, faults: NetworkFaults) -> AsyncIterator[int]:
     """Open a splitting proxy in front of the server at this port, and yield its own port."""
-    async with _proxy(lambda reader, writer: _relay(reader, writer, port, weather)) as own_port:
+    async with _proxy(lambda reader, writer: _relay(reader, writer, port, faults)) as own_port:
         yield own_port
 
 
@@ -148,12 +148,12 @@ async def _proxy(
 
 
 async def _relay(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int, weather: NetworkFaults
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int, faults: NetworkFaults
 ) -> None:
     """Forward data both ways until one side closes, or the connection is reset."""
     other_reader, other_writer = await asyncio.open_connection("127.0.0.1", port)
     await _both(
-        _pass(reader, other_writer, weather), _pass(other_reader, writer, weather), other_writer
+        _pass(reader, other_writer, faults), _pass(other_reader, writer, faults), other_writer
     )
 
 
@@ -174,14 +174,14 @@ async def _both(
 
 
 async def _pass(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, weather: NetworkFaults
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, faults: NetworkFaults
 ) -> None:
     while data := await reader.read(65_536):
         while data:
-            size = weather.piece()
+            size = faults.piece()
             piece, data = data[:size], data[size:]
-            if weather.resets():
+            if faults.resets():
                 return
             writer.write(piece)
             await writer.drain()
-            await asyncio.sleep(weather.pause())
+            await asyncio.sleep(faults.pause())

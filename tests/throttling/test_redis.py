@@ -124,7 +124,7 @@ def test_nothing_to_do_sends_nothing() -> None:
 # --- Effects
 
 
-def test_a_list(inspector: Inspector, protocol: Throttle) -> None:
+def test_failures_are_list_entries(inspector: Inspector, protocol: Throttle) -> None:
     """A failure is an entry in a list with a TTL.
 
     A refused attempt changes nothing. Entries that are taken back are removed, and the list with
@@ -239,7 +239,7 @@ actions = st.lists(
 @pytest.mark.parametrize("name", PROTOCOLS)
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rules=st.fixed_dictionaries({"a": large_rules, "b": large_rules}), taken=actions)
-def test_as_in_memory(
+def test_redis_throttle_matches_memory(
     inspector: Inspector,
     name: str,
     rules: Mapping[str, FailureRule],
@@ -430,7 +430,9 @@ def judge_all(
     ("free", "count", "tick", "totals"),
     [(2, 4, 0, {2}), (1, 3, 0, {1}), (1, 3, 6, {1, 2}), (1, 3, 10, {1, 2}), (2, 3, 10, {2, 3})],
 )
-def test_every_order(free: int, count: int, tick: int, totals: set[int]) -> None:
+def test_interleavings_match_sequential_execution(
+    free: int, count: int, tick: int, totals: set[int]
+) -> None:
     """In any interleaving, each attempt has the verdict of sequential execution.
 
     This holds even if some attempts stop. So of concurrent attempts only the free ones pass; a
@@ -442,7 +444,7 @@ def test_every_order(free: int, count: int, tick: int, totals: set[int]) -> None
     )
 
 
-def test_every_order_has_power() -> None:
+def test_control_check_before_count_is_detected() -> None:
     """Control: checking first and counting afterwards lets too many pass, and is detected."""
     faults, _ = judge_all(JudgedFirst, RULE, 3, 0)
     assert "another verdict" in faults

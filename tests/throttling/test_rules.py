@@ -236,7 +236,7 @@ def test_addresses(address: str, block: str) -> None:
     assert re.fullmatch("[0-9a-f]{32}", failure_name("address", address))
 
 
-def test_names_say_nothing() -> None:
+def test_names_are_hashes() -> None:
     """A name is a hash; a key and an address with the same text have different ones."""
     assert failure_name("key", "a") != failure_name("address", "a")
     assert re.fullmatch("[0-9a-f]{32}", failure_name("key", "email:alice@example.com"))
@@ -273,7 +273,7 @@ def test_a_single_use_key_has_a_count_of_its_own() -> None:
     assert Throttle(single_use_failures=None).single_use_rule(single_use(), NOW) == {}
 
 
-def test_a_single_use_key_allows_no_more_until_its_end() -> None:
+def test_single_use_key_stays_locked_until_it_expires() -> None:
     """After the last allowed failure, waiting does not help."""
     time = Time()
     log = FailureLog(time)
@@ -311,7 +311,7 @@ def test_a_refused_attempt_prolongs_nothing() -> None:
     assert log.attempt({"a": RULE}).wait == 0
 
 
-def test_taken_back() -> None:
+def test_taken_back_attempt_does_not_count() -> None:
     """An attempt that is taken back, once or twice, does not count; others still do."""
     log = FailureLog(Time())
     first = log.attempt({"a": RULE, "b": RULE})

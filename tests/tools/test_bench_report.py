@@ -96,7 +96,7 @@ def test_verdict(better: str, every_round: bool, measured: Compared, met: bool) 
     assert goal.is_met(measured) is met
 
 
-def test_a_miss_is_told() -> None:
+def test_missed_goal_is_reported() -> None:
     """The table of goals shows a missed goal with its lowest and highest round."""
     missed = goals([section(TWICE)], [row("ours", 150, 180, 210), row("theirs", 100, 100, 100)])
     assert (

@@ -51,7 +51,7 @@ def test_what_was_dropped_meanwhile_is_not_kept() -> None:
         assert kept(cache, "a") == ""
 
 
-def test_dropping_names_whom() -> None:
+def test_drop_and_clear() -> None:
     """``drop`` removes the given users, and ``clear`` all of them."""
     cache = UserCache(max_age=AGE)
     keep(cache, *"abcd")
@@ -115,7 +115,7 @@ def test_a_fork_begins_with_none() -> None:
         ({"max_age": AGE, "max_users": "10"}, TypeError),
     ],
 )
-def test_settings_that_can_not_be_meant(settings: dict[str, Any], error: type[Exception]) -> None:
+def test_invalid_settings_are_refused(settings: dict[str, Any], error: type[Exception]) -> None:
     """Invalid settings are refused at once."""
     with pytest.raises(error, match=r"max_age|max_users"):
         UserCache(**settings)

@@ -35,7 +35,7 @@ class Time:
 
 
 @dataclass(frozen=True)
-class Answer:
+class SentResponse:
     """The messages that an application sent, and the parts of its HTTP response."""
 
     messages: Sequence[Message]
@@ -108,7 +108,7 @@ def scope_of(
     return {**scope, **more}
 
 
-async def run(app: ASGIApp, scope: Scope, incoming: Iterable[Message] = ()) -> Answer:
+async def run(app: ASGIApp, scope: Scope, incoming: Iterable[Message] = ()) -> SentResponse:
     """Run the application on these messages, and return what it sent.
 
     After the messages, an HTTP client waits, and a WebSocket client disconnects.
@@ -133,15 +133,19 @@ async def run(app: ASGIApp, scope: Scope, incoming: Iterable[Message] = ()) -> A
         sent.append(message)
 
     await app(scope, receive, send)
-    return Answer(sent)
+    return SentResponse(sent)
 
 
-async def get(app: ASGIApp, cookie: str | None = None, headers: Pairs = (), **more: Any) -> Answer:
+async def get(
+    app: ASGIApp, cookie: str | None = None, headers: Pairs = (), **more: Any
+) -> SentResponse:
     """Return the response to a GET request."""
     return await run(app, scope_of("http", "GET", cookie, headers, **more))
 
 
-async def post(app: ASGIApp, cookie: str | None = None, headers: Pairs = (), **more: Any) -> Answer:
+async def post(
+    app: ASGIApp, cookie: str | None = None, headers: Pairs = (), **more: Any
+) -> SentResponse:
     """Return the response to a POST request. Its Origin is the application's own by default."""
     return await run(app, scope_of("http", "POST", cookie, headers, **more))
 
@@ -153,7 +157,7 @@ async def connect(
     *,
     can_deny: bool = True,
     **more: Any,
-) -> Answer:
+) -> SentResponse:
     """Return the response to a WebSocket handshake.
 
     `can_deny` says whether the server can reject a handshake with a response.

@@ -18,8 +18,8 @@ from tests.web.driver import (
     NAME,
     ORIGIN,
     Act,
-    Answer,
     Pairs,
+    SentResponse,
     Time,
     get,
     log_in,
@@ -333,10 +333,10 @@ async def test_a_client_that_is_gone_in_the_middle_has_the_cookie(auth: AsyncAut
         await LuciaMiddleware(respond(auth, sign_in), auth=auth)(
             scope_of(method="POST"), receive, send
         )
-    assert Answer(sent).cookie
+    assert SentResponse(sent).cookie
 
 
-async def test_an_error_of_the_application_goes_up(auth: AsyncAuth[User], time: Time) -> None:
+async def test_application_errors_pass_through(auth: AsyncAuth[User], time: Time) -> None:
     """The middleware lets the application's exceptions through."""
     session_id = await log_in(auth)
     time.pass_hours(25)
@@ -462,7 +462,7 @@ async def test_an_inner_middleware_goes_before_an_outer_one_of_the_same_auth(
     assert found == [None, "ann"]
 
 
-async def test_a_request_is_looked_at_when_somebody_asks(
+async def test_headers_are_read_on_first_use(
     auth: AsyncAuth[User], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Origin and cookie are read once, when they are needed, and not for other routes."""
@@ -523,7 +523,7 @@ async def test_a_visitor_passes_ahead(auth: AsyncAuth[User], cookie: str | None)
     assert (answer.status, answer.headers) == (200, [])
 
 
-async def test_a_store_that_fails_ahead_fails_for_who_asks(
+async def test_validate_ahead_raises_store_error_in_the_route(
     auth: AsyncAuth[User], store: AsyncMemoryAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An error of the store is raised when the route asks for the session, after a retry."""
@@ -563,7 +563,7 @@ class OneRequest:
         """Drop the message."""
 
 
-async def test_a_request_is_gone_with_its_end(auth: AsyncAuth[User], time: Time) -> None:
+async def test_finished_request_is_freed(auth: AsyncAuth[User], time: Time) -> None:
     """A finished request is freed without the garbage collector: there is no reference cycle."""
     session_id = await log_in(auth)
     app = LuciaMiddleware(respond(auth, validate), auth=auth)
@@ -723,7 +723,7 @@ async def test_signing_out_clears_a_malformed_cookie(auth: AsyncAuth[User]) -> N
     assert (await post(app)).cookie is None
 
 
-async def test_what_is_noted_at_the_login_comes_back(auth: AsyncAuth[User]) -> None:
+async def test_device_list_shows_login_metadata(auth: AsyncAuth[User]) -> None:
     """The metadata of sign_in is shown in the device list."""
 
     async def sign_in(request: AsyncAuthRequest[User]) -> None:

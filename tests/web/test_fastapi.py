@@ -144,7 +144,7 @@ async def test_sessions_can_be_validated_ahead(auth: AsyncAuth[User], time: Time
     assert (await get(app, session_id, path="/openapi.json")).cookie not in (None, "", session_id)
 
 
-def test_a_visitor_is_told_to_log_in(client: TestClient) -> None:
+def test_visitor_gets_401(client: TestClient) -> None:
     """A visitor gets 401 with FastAPI's challenge for a cookie, and no Set-Cookie."""
     response = client.get("/user")
     assert (response.status_code, response.json()) == (401, {"detail": "Not logged in."})

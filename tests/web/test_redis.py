@@ -24,7 +24,7 @@ from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.middleware.asgi import LuciaMiddleware
 from lucia.middleware.starlette import StarletteAuth
-from tests.web.driver import Act, Answer, Time, get, log_in, post, respond, served, validate
+from tests.web.driver import Act, SentResponse, Time, get, log_in, post, respond, served, validate
 
 OURS = frozenset(
     {
@@ -47,7 +47,9 @@ def redis_auth(redis: Redis, store: AsyncMemoryAdapter, time: Time) -> AsyncAuth
     return AsyncAuth(users=store, sessions=AsyncRedisSessionAdapter(redis), env="DEV", clock=time)
 
 
-async def commands_of(redis: Redis, request: Awaitable[Answer]) -> tuple[Answer, dict[str, int]]:
+async def commands_of(
+    redis: Redis, request: Awaitable[SentResponse]
+) -> tuple[SentResponse, dict[str, int]]:
     """Return the response to a request, and the number of calls of each command for it."""
     await redis.config_resetstat()
     answer = await request
@@ -86,7 +88,7 @@ async def ask_often(request: AsyncAuthRequest[User]) -> None:
         "0" * 39 + "%",
     ],
 )
-async def test_what_can_be_no_id_costs_no_command(
+async def test_malformed_id_sends_no_command(
     redis: Redis, redis_auth: AsyncAuth[User], cookie: str | None
 ) -> None:
     """Without a cookie, or with one that can't be a session id, no command is sent."""

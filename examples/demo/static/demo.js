@@ -61,7 +61,7 @@ async function poll() {
   if (document.hidden) return true;
   const answer = await fetch("/live", { headers: { accept: "text/html" } });
   if (answer.status === 401) {
-    document.getElementById("ended").hidden = false;
+    document.getElementById("revoked").hidden = false;
     return false;
   }
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");

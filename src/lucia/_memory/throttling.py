@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from lucia._rules.sessions import Clock
 from lucia._rules.throttling import Attempt, FailureRule
 
-MOST_NAMES: Final = 100_000
+MAX_NAMES: Final = 100_000
 """How many names are stored; beyond that, the one whose last failure is the oldest is evicted."""
 
 FORGOTTEN_AT_ONCE: Final = 8
@@ -29,7 +29,7 @@ class FailureLog:
         most_names: how many names are stored.
     """
 
-    def __init__(self, clock: Clock, most_names: int = MOST_NAMES) -> None:
+    def __init__(self, clock: Clock, most_names: int = MAX_NAMES) -> None:
         self._clock = clock
         self._most_names = most_names
         self._lock = threading.Lock()

@@ -11,7 +11,7 @@ every session that was handed out (I1):
   that it made, and follows the marker that is there.
 * ``delete`` and ``delete_by_user``: delete each session, and only after that read its marker and
   go on along the chain. Then remove the ids that were read from the index. The index itself is
-  never deleted, since it may hold an id by now that was not read.
+  never deleted, since it may hold ids that were added after the read.
 
 What has to be atomic concerns one key, or two in one slot. :class:`ScriptedSteps` uses a script for
 each such step, :class:`PlainSteps` commands alone. There the marker is a register that is written
@@ -56,7 +56,7 @@ from lucia._redis.revocations import (
     RevocationRecorder,
     RevocationTracking,
 )
-from lucia._redis.scripts import ALREADY_EXPIRED, DELETE, SWAP
+from lucia._redis.scripts import ALREADY_EXPIRED, DELETE, REPLACE_WITH_MARKER
 from lucia._rules.sessions import MARKER_MS
 from lucia.errors import ConcurrentlyRevoked, DuplicateSessionId
 from lucia.models import SessionRow, handle_of
@@ -134,7 +134,7 @@ class ScriptedSteps:
     def replace_with_marker(
         self, session: str, marker_key: str, marker: bytes
     ) -> Operation[tuple[bytes | None, int] | None]:
-        reply = yield Eval(SWAP, (session, marker_key), (marker, MARKER_MS))
+        reply = yield Eval(REPLACE_WITH_MARKER, (session, marker_key), (marker, MARKER_MS))
         return None if reply == 1 else (reply[0], reply[1])
 
     def revoke(

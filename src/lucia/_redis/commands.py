@@ -43,7 +43,7 @@ class SendMode:
     during_replay: bool = False
 
 
-USUAL: Final = SendMode()
+DEFAULT_MODE: Final = SendMode()
 UNGATED: Final = SendMode(alone=True, during_replay=True)
 """For the replay itself, and for commands that read no session."""
 

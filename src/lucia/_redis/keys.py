@@ -8,7 +8,7 @@ key                                      value
                                          in the layout ``lucia-v2`` it is a set at
                                          ``user_sessions:{user id}``
 ``session:renewed:{session:{used id}}``  string: the marker of a renewal, for 60 seconds
-``session:throttle:{32 hex digits}``     list of failed log-ins with a key or from an
+``session:throttle:{32 hex digits}``     list of failed logins with a key or from an
                                          address, newest first
 ======================================== ===============================================
 
@@ -39,7 +39,7 @@ _INDEXES: Final[dict[LayoutName, tuple[Index, Index]]] = {
 """Without and with ``legacy_writers``."""
 
 RESERVED: Final = ("renewed:", "throttle:")
-"""No session id begins like this: the keys of markers and of failed log-ins do."""
+"""No session id begins like this: the keys of markers and of failed logins do."""
 
 _BRACES = re.compile(r"[^{}]*(?:\{[^{}]+\}[^{}]*)?")
 """Text without braces, or with one pair that is not empty: a cluster's hash tag."""
@@ -123,7 +123,7 @@ class Layout:
         return _has_hash_tag(key) or "}" not in key
 
     def throttle_key(self, name: str) -> str:
-        """Return the key of the failed log-ins that are counted under this name."""
+        """Return the key of the failed logins that are counted under this name."""
         return f"{self.session}:throttle:{name}"
 
     def is_storable(self, session_id: str) -> bool:

@@ -243,7 +243,7 @@ def _read_record(record: bytes) -> SessionRecord | SessionRow:
 
 
 def read_odd_record(record: bytes) -> SessionRow:
-    """Return the session in any record that the original, or an application, may have written.
+    """Return the session in any record that Lucia JS, or an application, may have written.
 
     Accepted is what ``JSON.parse`` accepts: further members, lists and objects in them to a depth
     of 100, floats in them, any encoding of Unicode, lone surrogates outside of the ids.

@@ -35,8 +35,8 @@ MAX_REPLAYED_AT_ONCE: Final = 500
 # In the place of a history: of a place that appeared later, of one that was not met yet, and of a
 # server that does not tell its history.
 _NEW: Final = b"new"
-_UNSEEN: Final = b"unseen"
-_UNTOLD: Final = b"untold"
+_NOT_SEEN_YET: Final = b"unseen"
+_NO_HISTORY: Final = b"untold"
 
 _HISTORY: Final = re.compile(rb"^master_replid:(\w+)", re.MULTILINE)
 _REPLICA: Final = re.compile(rb"^role:slave", re.MULTILINE)
@@ -116,15 +116,15 @@ class Revocations:
         A place that appears later is one: its server may have been promoted.
         """
         if not self._first_places_known:
-            self._histories = dict.fromkeys(places, _UNSEEN) | self._histories
+            self._histories = dict.fromkeys(places, _NOT_SEEN_YET) | self._histories
             self._first_places_known = True
 
     def is_changed(self, place: object, history: bytes | None) -> bool:
         """Whether the server at this place has another history than the known one."""
-        before = self._histories.get(place, _NEW if self._first_places_known else _UNSEEN)
-        now = history or _UNTOLD
+        before = self._histories.get(place, _NEW if self._first_places_known else _NOT_SEEN_YET)
+        now = history or _NO_HISTORY
         # Where the server does not tell, it may be another one after each lost connection.
-        return before != _UNSEEN and (before != now or (now == _UNTOLD and self._lost))
+        return before != _NOT_SEEN_YET and (before != now or (now == _NO_HISTORY and self._lost))
 
     def met(self, place: object, history: bytes | None) -> int:
         """Record the history of the server at this place, and demand a replay if it changed.
@@ -139,7 +139,7 @@ class Revocations:
         if self.is_changed(place, history):
             # Demanded before it is known, or another thread could find it known and nothing due.
             demand = self._demand()
-        self._histories[place] = history or _UNTOLD
+        self._histories[place] = history or _NO_HISTORY
         self._lost = False
         return demand
 
@@ -254,7 +254,7 @@ class ConnectionMonitor:
             raise ConnectionError("the connection leads to a server that was replaced")
         return is_changed
 
-    def came_up(self, reply: Reply) -> "Checkpoint":
+    def connected(self, reply: Reply) -> "Checkpoint":
         """Record the server's history, once the connections to the former one are retired."""
         history = history_in(reply)
         return Checkpoint(history, self.revocations.met(self.place, history))

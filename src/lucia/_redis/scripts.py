@@ -199,7 +199,7 @@ extend(KEYS[1], length, now, ARGV[2] + ARGV[3])
 return length
 """
 
-SWAP: Final = Script(
+REPLACE_WITH_MARKER: Final = Script(
     "swap",
     """
 -- KEYS: used session, marker. ARGV: marker, its life in ms.

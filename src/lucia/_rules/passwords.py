@@ -209,7 +209,7 @@ class ScryptHash:
     random_bytes: Callable[[int], bytes] = field(default=os.urandom, repr=False)
 
     def __post_init__(self) -> None:
-        if not _ScryptCost(self.ln, self.r, self.p).is_bearable:
+        if not _ScryptCost(self.ln, self.r, self.p).is_within_limits:
             raise ValueError(
                 f"no scrypt hash is made at ln={self.ln}, r={self.r}, p={self.p}: "
                 "it may take at most 128 MiB of memory and 2^22 blocks (N·r·p)"
@@ -295,7 +295,7 @@ class Argon2Hash:
 
     def __post_init__(self) -> None:
         _require_argon2()
-        if not self._cost.is_bearable:
+        if not self._cost.is_within_limits:
             raise ValueError(
                 f"no Argon2 hash is made at {self!r}: see PasswordHasher in the docs for the bounds"
             )
@@ -339,7 +339,7 @@ class _ScryptCost(NamedTuple):
         return 128 * self.r * ((1 << self.ln) + self.p + 2)
 
     @property
-    def is_bearable(self) -> bool:
+    def is_within_limits(self) -> bool:
         """Whether scrypt allows these parameters (RFC 7914, section 2), and so do our limits."""
         exists = self.r > 0 and self.p > 0 and 0 < self.ln < 16 * self.r
         return (
@@ -364,7 +364,7 @@ class _Argon2Cost(NamedTuple):
     parallelism: int
 
     @property
-    def is_bearable(self) -> bool:
+    def is_within_limits(self) -> bool:
         """Whether Argon2 allows these parameters (RFC 9106, section 3.1), and so do our limits."""
         exists = (
             self.time_cost > 0 and self.parallelism > 0 and self.memory_cost >= 8 * self.parallelism
@@ -439,7 +439,7 @@ def _read_lucia(hashed: str) -> _Stored | None:
 
 def _stored(cost: _ScryptCost | _Argon2Cost, salt: str, key: str) -> _Stored | None:
     """Return the parsed hash if its cost is within the limits and the rest is base64."""
-    if not cost.is_bearable:
+    if not cost.is_within_limits:
         return None
     try:
         return _Stored(cost, _decode64(salt), _decode64(key))

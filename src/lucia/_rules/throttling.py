@@ -20,7 +20,7 @@ from lucia.models import KeyRow
 
 __all__ = ["Attempt", "FailureLimit", "FailureRule", "Throttle"]
 
-MOST_FREE: Final = 1_000
+MAX_FREE: Final = 1_000
 """The largest number of free failures: a store has an entry for each."""
 
 FOREVER_MS: Final = 10 * 366 * 24 * 3_600_000
@@ -96,8 +96,8 @@ class Attempt(NamedTuple):
 def _check_count(name: str, count: object) -> None:
     if not isinstance(count, int) or isinstance(count, bool):
         raise TypeError(f"{name} must be an int, not {type(count).__name__}")
-    if not 1 <= count <= MOST_FREE:
-        raise ValueError(f"{name} must be 1 to {MOST_FREE:,}, got {count}")
+    if not 1 <= count <= MAX_FREE:
+        raise ValueError(f"{name} must be 1 to {MAX_FREE:,}, got {count}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

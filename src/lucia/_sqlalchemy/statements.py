@@ -27,8 +27,8 @@ from sqlalchemy import (
 from lucia._rules.caps import surplus_sessions
 from lucia._rules.sessions import MARKER_MS
 from lucia._sqlalchemy.tables import (
-    Answer,
     AuthTables,
+    StatementResult,
     check_sessions,
     equals,
     is_one_of,
@@ -41,7 +41,7 @@ from lucia.models import KeyRow, SessionRow, Unset, UserRow
 
 T = TypeVar("T")
 
-Steps = Generator[Executable, Answer, T]
+Steps = Generator[Executable, StatementResult, T]
 
 _MAX_IDS_PER_STATEMENT: Final = 500
 """How many ids one statement names."""

@@ -47,7 +47,6 @@ from lucia.models import MAX_ID_LENGTH, KeyRow, SessionRow, UserRow
 
 __all__ = [
     "MAX_ATTEMPTS",
-    "Answer",
     "AsyncConnection",
     "AsyncEngine",
     "AsyncSession",
@@ -57,7 +56,7 @@ __all__ = [
     "Engine",
     "Session",
     "SessionMaker",
-    "answer_of",
+    "StatementResult",
     "check_sessions",
     "check_source",
     "equals",
@@ -65,6 +64,7 @@ __all__ = [
     "is_one_of",
     "key_row",
     "owns_transactions",
+    "result_of",
     "retry_pause",
     "session_rows",
     "user_row",
@@ -385,17 +385,17 @@ def _compare_bytes_too(element: _Exactly, compiler: SQLCompiler, **options: Any)
     return f"({' AND '.join(compiler.process(clause, **options) for clause in element.clauses)})"
 
 
-class Answer(NamedTuple):
+class StatementResult(NamedTuple):
     """The result of a statement: its rows, and how many rows it changed."""
 
     rows: Sequence[Row[Any]]
     changed: int
 
 
-def answer_of(result: Result[Any]) -> Answer:
+def result_of(result: Result[Any]) -> StatementResult:
     """Return what operations need of a database's result."""
     rows = result.all() if cast(CursorResult[Any], result).returns_rows else ()
-    return Answer(rows, cast(CursorResult[Any], result).rowcount)
+    return StatementResult(rows, cast(CursorResult[Any], result).rowcount)
 
 
 def user_row(tables: AuthTables, row: Sequence[Any]) -> UserRow:

@@ -25,26 +25,26 @@ class Broken(NamedTuple):
     """A test of a suite, and an adapter that must fail it."""
 
     suite: type[Any]
-    law: str
+    test_name: str
     adapter: type[Any]
 
     @property
     def name(self) -> str:
         """Return the id of the parametrized test."""
-        return f"{self.suite.__name__}.{self.law}-{self.adapter.__name__}"
+        return f"{self.suite.__name__}.{self.test_name}-{self.adapter.__name__}"
 
 
 BROKEN: list[Broken] = []
 
 
-def breaks(*laws: Callable[..., Any]) -> Callable[[ClassT], ClassT]:
+def breaks(*tests: Callable[..., Any]) -> Callable[[ClassT], ClassT]:
     """Register an adapter that must fail these tests of a suite."""
-    return functools.partial(_add, laws)
+    return functools.partial(_add, tests)
 
 
-def _add(laws: tuple[Callable[..., Any], ...], adapter: ClassT) -> ClassT:
-    for law in laws:
-        suite, _, name = law.__qualname__.partition(".")
+def _add(tests: tuple[Callable[..., Any], ...], adapter: ClassT) -> ClassT:
+    for test_name in tests:
+        suite, _, name = test_name.__qualname__.partition(".")
         BROKEN.append(
             Broken(next(each for each in SUITES if each.__name__ == suite), name, adapter)
         )

@@ -7,12 +7,12 @@ from lucia._testing.checks import CONCURRENT_CALLS
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
-from lucia.testing import AsyncRenewingSessionAdapterSuite as Laws
+from lucia.testing import AsyncRenewingSessionAdapterSuite as Suite
 from tests.aio.conformance.broken import breaks
 from tests.aio.support.rendezvous import AsyncRendezvousAdapter, until
 
 
-@breaks(Laws.test_renew)
+@breaks(Suite.test_renew)
 class AsyncLeavesUsed(AsyncMemoryAdapter):
     """Keeps the used session alive, as Lucia JS does."""
 
@@ -26,7 +26,7 @@ class AsyncLeavesUsed(AsyncMemoryAdapter):
         return found
 
 
-@breaks(Laws.test_renew_attributes)
+@breaks(Suite.test_renew_attributes)
 class AsyncDropsAttributes(AsyncMemoryAdapter):
     """Drops the attributes on renewal."""
 
@@ -38,7 +38,7 @@ class AsyncDropsAttributes(AsyncMemoryAdapter):
         )
 
 
-@breaks(Laws.test_renew_unknown)
+@breaks(Suite.test_renew_unknown)
 class AsyncUpserts(AsyncMemoryAdapter):
     """Stores the successor of an unknown id."""
 
@@ -50,8 +50,8 @@ class AsyncUpserts(AsyncMemoryAdapter):
         return await super().renew_session(session_id, successor, grace=grace)
 
 
-@breaks(Laws.test_renew_revoked)
-class AsyncRevivesEnded(AsyncMemoryAdapter):
+@breaks(Suite.test_renew_revoked)
+class AsyncRevivesRevoked(AsyncMemoryAdapter):
     """Renews sessions that were revoked with all sessions of their user."""
 
     async def delete_sessions_by_user_id(self, user_id: str, /) -> None:
@@ -67,7 +67,7 @@ class AsyncRevivesEnded(AsyncMemoryAdapter):
         return await super().renew_session(session_id, successor, grace=grace)
 
 
-@breaks(Laws.test_renew_again)
+@breaks(Suite.test_renew_again)
 class AsyncStoresLosers(AsyncMemoryAdapter):
     """Returns the first successor, but stores the second one too."""
 
@@ -100,10 +100,10 @@ class AsyncRenewsInSteps(AsyncRendezvousAdapter):
         await self.meeting.wait()
 
 
-breaks(Laws.test_renew_at_once, Laws.test_renew_at_once_without_grace)(AsyncRenewsInSteps)
+breaks(Suite.test_renew_at_once, Suite.test_renew_at_once_without_grace)(AsyncRenewsInSteps)
 
 
-class AsyncRenewsWhatIsEnded(AsyncRenewsInSteps):
+class AsyncRenewsWhatIsRevoked(AsyncRenewsInSteps):
     """Renews a session that is revoked between the read and the write."""
 
     def __init__(self) -> None:
@@ -124,12 +124,12 @@ class AsyncRenewsWhatIsEnded(AsyncRenewsInSteps):
         await super().delete_sessions_by_user_id(user_id)
 
 
-breaks(Laws.test_delete_amid_renewals, Laws.test_delete_by_user_amid_renewals)(
-    AsyncRenewsWhatIsEnded
+breaks(Suite.test_delete_amid_renewals, Suite.test_delete_by_user_amid_renewals)(
+    AsyncRenewsWhatIsRevoked
 )
 
 
-@breaks(Laws.test_renew_at_once)
+@breaks(Suite.test_renew_at_once)
 class AsyncIgnoresGrace(AsyncMemoryAdapter):
     """Never returns the successor of an earlier call."""
 
@@ -139,7 +139,7 @@ class AsyncIgnoresGrace(AsyncMemoryAdapter):
         return await super().renew_session(session_id, successor, grace=0)
 
 
-@breaks(Laws.test_renew_at_once_without_grace, Laws.test_no_grace)
+@breaks(Suite.test_renew_at_once_without_grace, Suite.test_no_grace)
 class AsyncAlwaysGrace(AsyncMemoryAdapter):
     """Always allows a grace of a minute."""
 
@@ -149,8 +149,8 @@ class AsyncAlwaysGrace(AsyncMemoryAdapter):
         return await super().renew_session(session_id, successor, grace=60_000)
 
 
-@breaks(Laws.test_taken_successor_id)
-class AsyncEndsUsedFirst(AsyncMemoryAdapter):
+@breaks(Suite.test_taken_successor_id)
+class AsyncRevokesUsedFirst(AsyncMemoryAdapter):
     """Removes the used session before it knows whether the successor's id is free."""
 
     async def renew_session(
@@ -162,7 +162,7 @@ class AsyncEndsUsedFirst(AsyncMemoryAdapter):
         return await super().renew_session(session_id, successor, grace=grace)
 
 
-@breaks(Laws.test_taken_successor_id)
+@breaks(Suite.test_taken_successor_id)
 class AsyncOverwritesTaken(AsyncMemoryAdapter):
     """Overwrites another session that has the successor's id."""
 
@@ -173,7 +173,7 @@ class AsyncOverwritesTaken(AsyncMemoryAdapter):
         return await super().renew_session(session_id, successor, grace=grace)
 
 
-@breaks(Laws.test_successor)
+@breaks(Suite.test_successor)
 class AsyncLeadsNowhere(AsyncMemoryAdapter):
     """Forgets the successors of used ids."""
 
@@ -181,7 +181,7 @@ class AsyncLeadsNowhere(AsyncMemoryAdapter):
         return None
 
 
-@breaks(Laws.test_successor_of_chain)
+@breaks(Suite.test_successor_of_chain)
 class AsyncOneStep(AsyncMemoryAdapter):
     """Follows a used id for one step only."""
 
@@ -190,7 +190,7 @@ class AsyncOneStep(AsyncMemoryAdapter):
         return None if successor is None else await self.get_session(successor)
 
 
-@breaks(Laws.test_no_successor)
+@breaks(Suite.test_no_successor)
 class AsyncLeadsToItself(AsyncMemoryAdapter):
     """Returns a live session as its own successor."""
 
@@ -198,7 +198,7 @@ class AsyncLeadsToItself(AsyncMemoryAdapter):
         return await self.get_session(session_id) or await super().get_successor(session_id)
 
 
-@breaks(Laws.test_end_of_grace)
+@breaks(Suite.test_end_of_grace)
 class AsyncLongerGrace(AsyncMemoryAdapter):
     """Extends any grace to at least a second."""
 
@@ -210,8 +210,8 @@ class AsyncLongerGrace(AsyncMemoryAdapter):
         )
 
 
-@breaks(Laws.test_successor_revoked)
-class AsyncRemembersEnded(AsyncMemoryAdapter):
+@breaks(Suite.test_successor_revoked)
+class AsyncRemembersRevoked(AsyncMemoryAdapter):
     """Returns a successor that was revoked."""
 
     async def renew_session(
@@ -224,7 +224,7 @@ class AsyncRemembersEnded(AsyncMemoryAdapter):
         return self.last
 
 
-class AsyncEndsUsedOnly(AsyncMemoryAdapter):
+class AsyncRevokesUsedOnly(AsyncMemoryAdapter):
     """Revokes a used id but not its successor."""
 
     async def delete_session(self, /, *session_ids: str) -> None:
@@ -232,11 +232,11 @@ class AsyncEndsUsedOnly(AsyncMemoryAdapter):
             self._sessions.pop(session_id, None)
 
 
-breaks(Laws.test_delete_used, Laws.test_delete_used_without_grace)(AsyncEndsUsedOnly)
+breaks(Suite.test_delete_used, Suite.test_delete_used_without_grace)(AsyncRevokesUsedOnly)
 
 
-@breaks(Laws.test_delete_used)
-class AsyncEndsOneStep(AsyncMemoryAdapter):
+@breaks(Suite.test_delete_used)
+class AsyncRevokesOneStep(AsyncMemoryAdapter):
     """Revokes the direct successor only, not the whole chain."""
 
     async def delete_session(self, /, *session_ids: str) -> None:
@@ -245,8 +245,8 @@ class AsyncEndsOneStep(AsyncMemoryAdapter):
             self._sessions.pop(self._renewals.successor(session_id) or "", None)
 
 
-@breaks(Laws.test_delete_used_without_grace)
-class AsyncEndsWithinGrace(AsyncMemoryAdapter):
+@breaks(Suite.test_delete_used_without_grace)
+class AsyncRevokesWithinGrace(AsyncMemoryAdapter):
     """Revokes the successor only within the grace."""
 
     async def delete_session(self, /, *session_ids: str) -> None:
@@ -257,7 +257,7 @@ class AsyncEndsWithinGrace(AsyncMemoryAdapter):
                 end = self._renewals.within_grace(end)
 
 
-@breaks(Laws.test_delete_by_user_ends_successors)
+@breaks(Suite.test_delete_by_user_revokes_successors)
 class AsyncForgetsSuccessors(AsyncMemoryAdapter):
     """Removes only those of a user's sessions that did not come from a renewal."""
 
@@ -269,7 +269,7 @@ class AsyncForgetsSuccessors(AsyncMemoryAdapter):
         )
 
 
-@breaks(Laws.test_keep)
+@breaks(Suite.test_keep)
 class AsyncKeepsNone(AsyncMemoryAdapter):
     """Returns True as if it had kept a session, but revokes all."""
 
@@ -278,8 +278,8 @@ class AsyncKeepsNone(AsyncMemoryAdapter):
         return True
 
 
-@breaks(Laws.test_keep)
-class AsyncEndsEverybodys(AsyncMemoryAdapter):
+@breaks(Suite.test_keep)
+class AsyncRevokesEverybodys(AsyncMemoryAdapter):
     """Revokes the sessions of all users."""
 
     async def delete_other_sessions(self, user_id: str, keep: str, /) -> bool:
@@ -287,8 +287,8 @@ class AsyncEndsEverybodys(AsyncMemoryAdapter):
         return True
 
 
-@breaks(Laws.test_keep_the_only_one)
-class AsyncCountsEnded(AsyncMemoryAdapter):
+@breaks(Suite.test_keep_the_only_one)
+class AsyncCountsRevoked(AsyncMemoryAdapter):
     """Returns whether it revoked a session instead of whether it kept one."""
 
     async def delete_other_sessions(self, user_id: str, keep: str, /) -> bool:
@@ -297,7 +297,7 @@ class AsyncCountsEnded(AsyncMemoryAdapter):
         return len(self._sessions) < before
 
 
-@breaks(Laws.test_keep_renewed_without_grace)
+@breaks(Suite.test_keep_renewed_without_grace)
 class AsyncKeepsWithinGrace(AsyncMemoryAdapter):
     """Follows the used id to keep only within its grace."""
 
@@ -305,7 +305,7 @@ class AsyncKeepsWithinGrace(AsyncMemoryAdapter):
         return self._sessions.get(session_id) or self._successor(session_id)
 
 
-@breaks(Laws.test_keep_renewed)
+@breaks(Suite.test_keep_renewed)
 class AsyncKeepsById(AsyncMemoryAdapter):
     """Does not follow the used id to keep."""
 
@@ -315,7 +315,7 @@ class AsyncKeepsById(AsyncMemoryAdapter):
         return kept is not None and kept.user_id == user_id
 
 
-@breaks(Laws.test_keep_unknown)
+@breaks(Suite.test_keep_unknown)
 class AsyncRefusesUnknownKeep(AsyncMemoryAdapter):
     """Revokes nothing if the session to keep does not exist."""
 
@@ -323,7 +323,7 @@ class AsyncRefusesUnknownKeep(AsyncMemoryAdapter):
         return keep in self._sessions and await super().delete_other_sessions(user_id, keep)
 
 
-@breaks(Laws.test_keep_foreign)
+@breaks(Suite.test_keep_foreign)
 class AsyncKeepsForeign(AsyncMemoryAdapter):
     """Does not check who owns the session to keep."""
 
@@ -332,7 +332,7 @@ class AsyncKeepsForeign(AsyncMemoryAdapter):
         return keep in self._sessions
 
 
-@breaks(Laws.test_keep_amid_renewals)
+@breaks(Suite.test_keep_amid_renewals)
 class AsyncResolvesFirst(AsyncMemoryAdapter):
     """Looks up the session to keep, and misses a renewal before it revokes the others."""
 
@@ -354,7 +354,7 @@ class AsyncResolvesFirst(AsyncMemoryAdapter):
         return kept is not None
 
 
-@breaks(Laws.test_cap)
+@breaks(Suite.test_cap)
 class AsyncCapsNobody(AsyncMemoryAdapter):
     """Ignores the limit."""
 
@@ -363,7 +363,7 @@ class AsyncCapsNobody(AsyncMemoryAdapter):
         return session
 
 
-@breaks(Laws.test_cap)
+@breaks(Suite.test_cap)
 class AsyncCapsAll(AsyncMemoryAdapter):
     """Counts the sessions of all users."""
 
@@ -374,8 +374,8 @@ class AsyncCapsAll(AsyncMemoryAdapter):
         return session
 
 
-@breaks(Laws.test_cap_order)
-class AsyncEndsFirstStored(AsyncMemoryAdapter):
+@breaks(Suite.test_cap_order)
+class AsyncRevokesFirstStored(AsyncMemoryAdapter):
     """Revokes the session that was stored first."""
 
     async def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
@@ -385,8 +385,8 @@ class AsyncEndsFirstStored(AsyncMemoryAdapter):
         return session
 
 
-@breaks(Laws.test_cap_order)
-class AsyncEndsOne(AsyncMemoryAdapter):
+@breaks(Suite.test_cap_order)
+class AsyncRevokesOne(AsyncMemoryAdapter):
     """Revokes one session for each login, even if a lower limit requires several."""
 
     async def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
@@ -397,8 +397,8 @@ class AsyncEndsOne(AsyncMemoryAdapter):
         return session
 
 
-@breaks(Laws.test_cap_renewed)
-class AsyncRejuvenates(AsyncMemoryAdapter):
+@breaks(Suite.test_cap_renewed)
+class AsyncCountsRenewalAsLogin(AsyncMemoryAdapter):
     """Counts a renewal as a new login."""
 
     async def renew_session(
@@ -411,7 +411,7 @@ class AsyncRejuvenates(AsyncMemoryAdapter):
         return successor
 
 
-@breaks(Laws.test_cap_expired)
+@breaks(Suite.test_cap_expired)
 class AsyncCountsDead(AsyncMemoryAdapter):
     """Counts expired sessions."""
 
@@ -421,8 +421,8 @@ class AsyncCountsDead(AsyncMemoryAdapter):
         return session
 
 
-@breaks(Laws.test_cap_keeps_new)
-class AsyncEndsTheNew(AsyncMemoryAdapter):
+@breaks(Suite.test_cap_keeps_new)
+class AsyncRevokesTheNew(AsyncMemoryAdapter):
     """Revokes the new session if the clock of its machine is behind."""
 
     async def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
@@ -433,8 +433,8 @@ class AsyncEndsTheNew(AsyncMemoryAdapter):
         return session
 
 
-@breaks(Laws.test_cap_taken_id)
-class AsyncEndsBeforehand(AsyncMemoryAdapter):
+@breaks(Suite.test_cap_taken_id)
+class AsyncRevokesBeforehand(AsyncMemoryAdapter):
     """Revokes other sessions before a login that is then refused."""
 
     async def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
@@ -445,7 +445,7 @@ class AsyncEndsBeforehand(AsyncMemoryAdapter):
         return session
 
 
-@breaks(Laws.test_cap_at_once)
+@breaks(Suite.test_cap_at_once)
 class AsyncCountsFirst(AsyncMemoryAdapter):
     """Reads which sessions are over the limit, and revokes them only later."""
 
@@ -462,8 +462,8 @@ class AsyncCountsFirst(AsyncMemoryAdapter):
         return session
 
 
-@breaks(Laws.test_cap_amid_renewals)
-class AsyncEndsWhatItSaw(AsyncMemoryAdapter):
+@breaks(Suite.test_cap_amid_renewals)
+class AsyncRevokesWhatItSaw(AsyncMemoryAdapter):
     """Revokes the ids that it read, but not the successors that they got meanwhile."""
 
     def __init__(self) -> None:
@@ -486,7 +486,7 @@ class AsyncEndsWhatItSaw(AsyncMemoryAdapter):
         return await super().renew_session(session_id, successor, grace=grace)
 
 
-@breaks(Laws.test_renew_other_spellings)
+@breaks(Suite.test_renew_other_spellings)
 class AsyncFollowsInAnyCase(AsyncMemoryAdapter):
     """Ignores case when it looks up the successor of a used id."""
 
@@ -494,7 +494,7 @@ class AsyncFollowsInAnyCase(AsyncMemoryAdapter):
         return await super().get_successor(session_id.casefold())
 
 
-@breaks(Laws.test_renew_other_spellings)
+@breaks(Suite.test_renew_other_spellings)
 class AsyncRenewsPadded(AsyncMemoryAdapter):
     """Ignores trailing spaces when it renews a session."""
 

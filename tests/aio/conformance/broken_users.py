@@ -8,7 +8,7 @@ from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.errors import DuplicateKeyId, InvalidKeyId, InvalidUserId
 from lucia.models import UNSET, KeyRow, SessionRow, Unset, UserRow
 from lucia.testing import AsyncSessionUserAdapterSuite as JoinedLaws
-from lucia.testing import AsyncUserAdapterSuite as Laws
+from lucia.testing import AsyncUserAdapterSuite as Suite
 from tests.aio.conformance.broken import breaks
 from tests.aio.support.case_insensitive_store import AsyncCaseInsensitiveStore
 from tests.aio.support.rendezvous import AsyncRendezvousAdapter
@@ -17,7 +17,7 @@ from tests.support.clocks import Time
 # Users
 
 
-@breaks(Laws.test_get_unknown_user)
+@breaks(Suite.test_get_unknown_user)
 class AsyncRaisesForUnknown(AsyncMemoryAdapter):
     """Raises an error for an unknown user."""
 
@@ -28,7 +28,7 @@ class AsyncRaisesForUnknown(AsyncMemoryAdapter):
         return found
 
 
-@breaks(Laws.test_set_user)
+@breaks(Suite.test_set_user)
 class AsyncAsciiAttributes(AsyncMemoryAdapter):
     """Replaces characters beyond ASCII."""
 
@@ -41,7 +41,7 @@ class AsyncAsciiAttributes(AsyncMemoryAdapter):
         return await super().set_user(user_id, plain, key)
 
 
-@breaks(Laws.test_set_user)
+@breaks(Suite.test_set_user)
 class AsyncReturnsTheIdAlone(AsyncMemoryAdapter):
     """Returns a new user without attributes."""
 
@@ -52,7 +52,7 @@ class AsyncReturnsTheIdAlone(AsyncMemoryAdapter):
         return UserRow(id=user_id)
 
 
-@breaks(Laws.test_set_user_without_key)
+@breaks(Suite.test_set_user_without_key)
 class AsyncMakesKeys(AsyncMemoryAdapter):
     """Creates a key for a user without one."""
 
@@ -69,7 +69,7 @@ class AsyncMakesKeys(AsyncMemoryAdapter):
         return await super().set_user(user_id, attributes, key or made)
 
 
-@breaks(Laws.test_set_user_with_key)
+@breaks(Suite.test_set_user_with_key)
 class AsyncForgetsPrimary(AsyncMemoryAdapter):
     """Stores the primary key as a non-primary key."""
 
@@ -93,10 +93,10 @@ class AsyncUserFirst(AsyncMemoryAdapter):
         return await super().set_user(user_id, attributes, key)
 
 
-breaks(Laws.test_set_user_with_taken_key, Laws.test_set_user_at_once)(AsyncUserFirst)
+breaks(Suite.test_set_user_with_taken_key, Suite.test_set_user_at_once)(AsyncUserFirst)
 
 
-@breaks(Laws.test_set_user_with_taken_key)
+@breaks(Suite.test_set_user_with_taken_key)
 class AsyncTakesKeysOver(AsyncMemoryAdapter):
     """Moves a taken key to the new user."""
 
@@ -107,7 +107,7 @@ class AsyncTakesKeysOver(AsyncMemoryAdapter):
         return await super().set_user(user_id, attributes, key)
 
 
-@breaks(Laws.test_set_user_with_taken_id)
+@breaks(Suite.test_set_user_with_taken_id)
 class AsyncOverwritesUsers(AsyncMemoryAdapter):
     """Overwrites an existing user."""
 
@@ -118,7 +118,7 @@ class AsyncOverwritesUsers(AsyncMemoryAdapter):
         return await super().set_user(user_id, attributes, key)
 
 
-@breaks(Laws.test_set_user_with_taken_id)
+@breaks(Suite.test_set_user_with_taken_id)
 class AsyncKeyFirst(AsyncMemoryAdapter):
     """Stores the key before it knows whether the user's id is free."""
 
@@ -130,7 +130,7 @@ class AsyncKeyFirst(AsyncMemoryAdapter):
         return await super().set_user(user_id, attributes, key)
 
 
-@breaks(Laws.test_set_user_at_once)
+@breaks(Suite.test_set_user_at_once)
 class AsyncLooksAtKeyFirst(AsyncRendezvousAdapter):
     """Checks whether the key's id is free, and stores the key later."""
 
@@ -145,7 +145,7 @@ class AsyncLooksAtKeyFirst(AsyncRendezvousAdapter):
         return await super().set_user(user_id, attributes, None)
 
 
-@breaks(Laws.test_snapshot)
+@breaks(Suite.test_attributes_are_copied)
 class AsyncSharedIn(AsyncMemoryAdapter):
     """Stores the caller's own objects."""
 
@@ -156,7 +156,7 @@ class AsyncSharedIn(AsyncMemoryAdapter):
         return self._users[user_id]
 
 
-@breaks(Laws.test_delete_user)
+@breaks(Suite.test_delete_user)
 class AsyncMarksDeleted(AsyncMemoryAdapter):
     """Only marks a user as deleted, and still returns it."""
 
@@ -164,7 +164,7 @@ class AsyncMarksDeleted(AsyncMemoryAdapter):
         await self.update_user_attributes(user_id, {"deleted": True})
 
 
-@breaks(Laws.test_delete_user)
+@breaks(Suite.test_delete_user)
 class AsyncDeletesAllUsers(AsyncMemoryAdapter):
     """Removes all users."""
 
@@ -173,7 +173,7 @@ class AsyncDeletesAllUsers(AsyncMemoryAdapter):
             self._users.clear()
 
 
-@breaks(Laws.test_delete_unknown_user)
+@breaks(Suite.test_delete_unknown_user)
 class AsyncRaisesOnDeleteUser(AsyncMemoryAdapter):
     """Raises an error for an unknown user."""
 
@@ -183,7 +183,7 @@ class AsyncRaisesOnDeleteUser(AsyncMemoryAdapter):
         await super().delete_user(user_id)
 
 
-@breaks(Laws.test_update)
+@breaks(Suite.test_update)
 class AsyncReplacesAttributes(AsyncMemoryAdapter):
     """Drops the attributes that are not in the update."""
 
@@ -195,7 +195,7 @@ class AsyncReplacesAttributes(AsyncMemoryAdapter):
         return self._users.get(user_id)
 
 
-@breaks(Laws.test_update)
+@breaks(Suite.test_update)
 class AsyncUpdatesEverybody(AsyncMemoryAdapter):
     """Updates all users."""
 
@@ -207,7 +207,7 @@ class AsyncUpdatesEverybody(AsyncMemoryAdapter):
         return self._users.get(user_id)
 
 
-@breaks(Laws.test_update)
+@breaks(Suite.test_update)
 class AsyncReturnsBefore(AsyncMemoryAdapter):
     """Returns the user as it was before the update."""
 
@@ -219,7 +219,7 @@ class AsyncReturnsBefore(AsyncMemoryAdapter):
         return before
 
 
-@breaks(Laws.test_update_nothing)
+@breaks(Suite.test_update_nothing)
 class AsyncCountsChanges(AsyncMemoryAdapter):
     """Returns None if there is nothing to change, as for an unknown user."""
 
@@ -229,7 +229,7 @@ class AsyncCountsChanges(AsyncMemoryAdapter):
         return await super().update_user_attributes(user_id, attributes) if attributes else None
 
 
-@breaks(Laws.test_update_unknown)
+@breaks(Suite.test_update_unknown)
 class AsyncUpsertsUsers(AsyncMemoryAdapter):
     """Creates an unknown user."""
 
@@ -243,7 +243,7 @@ class AsyncUpsertsUsers(AsyncMemoryAdapter):
 # Keys
 
 
-@breaks(Laws.test_get_unknown_key)
+@breaks(Suite.test_get_unknown_key)
 class AsyncRaisesForUnknownKey(AsyncMemoryAdapter):
     """Raises an error for an unknown key."""
 
@@ -254,7 +254,7 @@ class AsyncRaisesForUnknownKey(AsyncMemoryAdapter):
         return found
 
 
-@breaks(Laws.test_set_key)
+@breaks(Suite.test_set_key)
 class AsyncHidesExpired(AsyncMemoryAdapter):
     """Does not return expired keys."""
 
@@ -263,7 +263,7 @@ class AsyncHidesExpired(AsyncMemoryAdapter):
         return None if found is None or found.expires == 0 else found
 
 
-@breaks(Laws.test_set_key)
+@breaks(Suite.test_set_key)
 class AsyncEmptyForNone(AsyncMemoryAdapter):
     """Stores an empty string where there is no hash."""
 
@@ -271,7 +271,7 @@ class AsyncEmptyForNone(AsyncMemoryAdapter):
         await super().set_key(replace(key, hashed_password=key.hashed_password or ""))
 
 
-@breaks(Laws.test_list_keys)
+@breaks(Suite.test_list_keys)
 class AsyncListsAllKeys(AsyncMemoryAdapter):
     """Lists the keys of all users."""
 
@@ -279,7 +279,7 @@ class AsyncListsAllKeys(AsyncMemoryAdapter):
         return list(self._keys.values())
 
 
-@breaks(Laws.test_list_keys)
+@breaks(Suite.test_list_keys)
 class AsyncListsNoPrimary(AsyncMemoryAdapter):
     """Leaves the primary key out of the list."""
 
@@ -287,7 +287,7 @@ class AsyncListsNoPrimary(AsyncMemoryAdapter):
         return [key for key in await super().get_keys_by_user_id(user_id) if not key.primary_key]
 
 
-@breaks(Laws.test_duplicate_key)
+@breaks(Suite.test_duplicate_key)
 class AsyncOverwritesKeys(AsyncMemoryAdapter):
     """Overwrites a key of the same user."""
 
@@ -299,7 +299,7 @@ class AsyncOverwritesKeys(AsyncMemoryAdapter):
             await super().set_key(key)
 
 
-@breaks(Laws.test_duplicate_key)
+@breaks(Suite.test_duplicate_key)
 class AsyncStealsKeys(AsyncMemoryAdapter):
     """Moves a taken key to another user."""
 
@@ -307,7 +307,7 @@ class AsyncStealsKeys(AsyncMemoryAdapter):
         self._keys[key.id] = key
 
 
-@breaks(Laws.test_key_of_unknown_user)
+@breaks(Suite.test_key_of_unknown_user)
 class AsyncKeysOfNobody(AsyncMemoryAdapter):
     """Does not check whether the user exists."""
 
@@ -315,7 +315,7 @@ class AsyncKeysOfNobody(AsyncMemoryAdapter):
         self._add_key(key)
 
 
-@breaks(Laws.test_key_of_unknown_user)
+@breaks(Suite.test_key_of_unknown_user)
 class AsyncStoresThenRefuses(AsyncMemoryAdapter):
     """Detects an unknown user only after the key is stored."""
 
@@ -325,7 +325,7 @@ class AsyncStoresThenRefuses(AsyncMemoryAdapter):
             raise InvalidUserId
 
 
-@breaks(Laws.test_set_key_at_once)
+@breaks(Suite.test_set_key_at_once)
 class AsyncLooksFirst(AsyncRendezvousAdapter):
     """Checks whether an id is free, and stores the key later."""
 
@@ -339,7 +339,7 @@ class AsyncLooksFirst(AsyncRendezvousAdapter):
 # Passwords
 
 
-@breaks(Laws.test_update_password)
+@breaks(Suite.test_update_password)
 class AsyncKeepsPasswords(AsyncMemoryAdapter):
     """Never removes a password."""
 
@@ -351,7 +351,7 @@ class AsyncKeepsPasswords(AsyncMemoryAdapter):
         return await super().update_key_password(key_id, hashed_password, expected=expected)
 
 
-@breaks(Laws.test_update_password)
+@breaks(Suite.test_update_password)
 class AsyncSetsAllPasswords(AsyncMemoryAdapter):
     """Sets the hash of all keys."""
 
@@ -364,8 +364,8 @@ class AsyncSetsAllPasswords(AsyncMemoryAdapter):
         return self._keys.get(key_id)
 
 
-@breaks(Laws.test_update_password_keeps_the_rest)
-class AsyncStoresAnew(AsyncMemoryAdapter):
+@breaks(Suite.test_update_password_keeps_the_rest)
+class AsyncRecreatesUnknownKey(AsyncMemoryAdapter):
     """Replaces the key by one that is neither primary nor expires."""
 
     async def update_key_password(
@@ -377,7 +377,7 @@ class AsyncStoresAnew(AsyncMemoryAdapter):
         return found
 
 
-@breaks(Laws.test_update_password_of_unknown_key)
+@breaks(Suite.test_update_password_of_unknown_key)
 class AsyncRaisesOnUnknownUpdate(AsyncMemoryAdapter):
     """Creates an unknown key."""
 
@@ -391,7 +391,7 @@ class AsyncRaisesOnUnknownUpdate(AsyncMemoryAdapter):
         return await super().update_key_password(key_id, hashed_password, expected=expected)
 
 
-@breaks(Laws.test_update_expected_password)
+@breaks(Suite.test_update_expected_password)
 class AsyncNullEqualsNothing(AsyncMemoryAdapter):
     """Compares with ``= NULL``, which is never true."""
 
@@ -405,7 +405,7 @@ class AsyncNullEqualsNothing(AsyncMemoryAdapter):
         )
 
 
-@breaks(Laws.test_update_unexpected_password)
+@breaks(Suite.test_update_unexpected_password)
 class AsyncTakesNoneForUnset(AsyncMemoryAdapter):
     """Treats ``expected=None`` as if it were not given."""
 
@@ -417,7 +417,7 @@ class AsyncTakesNoneForUnset(AsyncMemoryAdapter):
         )
 
 
-@breaks(Laws.test_update_unexpected_password)
+@breaks(Suite.test_update_unexpected_password)
 class AsyncIgnoresExpected(AsyncMemoryAdapter):
     """Ignores the expected hash."""
 
@@ -427,7 +427,7 @@ class AsyncIgnoresExpected(AsyncMemoryAdapter):
         return await super().update_key_password(key_id, hashed_password)
 
 
-@breaks(Laws.test_update_expected_at_once)
+@breaks(Suite.test_update_expected_at_once)
 class AsyncComparesFirst(AsyncRendezvousAdapter):
     """Compares the hash, and sets the new one later."""
 
@@ -444,7 +444,7 @@ class AsyncComparesFirst(AsyncRendezvousAdapter):
 # Removing keys
 
 
-@breaks(Laws.test_delete_keys)
+@breaks(Suite.test_delete_keys)
 class AsyncCountsIds(AsyncMemoryAdapter):
     """Returns the number of ids that it was given."""
 
@@ -453,7 +453,7 @@ class AsyncCountsIds(AsyncMemoryAdapter):
         return len(key_ids)
 
 
-@breaks(Laws.test_delete_keys)
+@breaks(Suite.test_delete_keys)
 class AsyncRemovesOneKey(AsyncMemoryAdapter):
     """Stops at the first unknown id."""
 
@@ -466,7 +466,7 @@ class AsyncRemovesOneKey(AsyncMemoryAdapter):
         return count
 
 
-@breaks(Laws.test_delete_unknown_key)
+@breaks(Suite.test_delete_unknown_key)
 class AsyncRaisesOnDeleteKey(AsyncMemoryAdapter):
     """Raises an error for an unknown key."""
 
@@ -477,7 +477,7 @@ class AsyncRaisesOnDeleteKey(AsyncMemoryAdapter):
         return await super().delete_non_primary_key(*key_ids)
 
 
-@breaks(Laws.test_delete_primary_key)
+@breaks(Suite.test_delete_primary_key)
 class AsyncRemovesPrimary(AsyncMemoryAdapter):
     """Removes primary keys too."""
 
@@ -485,7 +485,7 @@ class AsyncRemovesPrimary(AsyncMemoryAdapter):
         return sum(self._keys.pop(key_id, None) is not None for key_id in set(key_ids))
 
 
-@breaks(Laws.test_consume_at_once)
+@breaks(Suite.test_consume_at_once)
 class AsyncCountsFirst(AsyncRendezvousAdapter):
     """Counts the keys, and removes them later."""
 
@@ -496,7 +496,7 @@ class AsyncCountsFirst(AsyncRendezvousAdapter):
         return count
 
 
-@breaks(Laws.test_delete_keys_by_user)
+@breaks(Suite.test_delete_keys_by_user)
 class AsyncLeavesPrimary(AsyncMemoryAdapter):
     """Leaves a user's primary key."""
 
@@ -506,7 +506,7 @@ class AsyncLeavesPrimary(AsyncMemoryAdapter):
         )
 
 
-@breaks(Laws.test_delete_keys_by_user)
+@breaks(Suite.test_delete_keys_by_user)
 class AsyncDeletesAllKeys(AsyncMemoryAdapter):
     """Removes the keys of all users."""
 
@@ -514,7 +514,7 @@ class AsyncDeletesAllKeys(AsyncMemoryAdapter):
         self._keys.clear()
 
 
-@breaks(Laws.test_delete_keys_by_unknown_user)
+@breaks(Suite.test_delete_keys_by_unknown_user)
 class AsyncRaisesOnDeleteKeys(AsyncMemoryAdapter):
     """Raises an error for an unknown user."""
 
@@ -527,7 +527,7 @@ class AsyncRaisesOnDeleteKeys(AsyncMemoryAdapter):
 # Ids
 
 
-@breaks(Laws.test_odd_ids)
+@breaks(Suite.test_odd_ids)
 class AsyncSplitsAtLastColon(AsyncMemoryAdapter):
     """Splits key ids at the last colon, and strips the rest."""
 
@@ -536,7 +536,7 @@ class AsyncSplitsAtLastColon(AsyncMemoryAdapter):
         return await super().get_key(f"{provider}:{name.strip()}")
 
 
-@breaks(Laws.test_ids_apart)
+@breaks(Suite.test_similar_ids)
 class AsyncIgnoresCase(AsyncMemoryAdapter):
     """Ignores case in the owners of keys."""
 
@@ -544,7 +544,7 @@ class AsyncIgnoresCase(AsyncMemoryAdapter):
         return [key for key in self._keys.values() if key.user_id.casefold() == user_id.casefold()]
 
 
-@breaks(Laws.test_ids_apart)
+@breaks(Suite.test_similar_ids)
 class AsyncDeletesTrimmed(AsyncMemoryAdapter):
     """Ignores white space in user ids when it deletes a user."""
 
@@ -554,7 +554,7 @@ class AsyncDeletesTrimmed(AsyncMemoryAdapter):
         }
 
 
-@breaks(Laws.test_other_spellings)
+@breaks(Suite.test_other_spellings)
 class AsyncFolds(AsyncCaseInsensitiveStore):
     """Compares all ids as MariaDB does by default."""
 
@@ -562,7 +562,7 @@ class AsyncFolds(AsyncCaseInsensitiveStore):
         super().__init__(Time())
 
 
-@breaks(Laws.test_other_spellings)
+@breaks(Suite.test_other_spellings)
 class AsyncKeysInAnyCase(AsyncMemoryAdapter):
     """Ignores case in key ids."""
 
@@ -572,7 +572,7 @@ class AsyncKeysInAnyCase(AsyncMemoryAdapter):
         )
 
 
-@breaks(Laws.test_other_spellings)
+@breaks(Suite.test_other_spellings)
 class AsyncKeysWithoutAccents(AsyncMemoryAdapter):
     """Ignores accents in key ids when it removes keys."""
 
@@ -583,7 +583,7 @@ class AsyncKeysWithoutAccents(AsyncMemoryAdapter):
         )
 
 
-@breaks(Laws.test_other_spellings)
+@breaks(Suite.test_other_spellings)
 class AsyncUsersPadded(AsyncMemoryAdapter):
     """Ignores trailing spaces in user ids."""
 
@@ -591,7 +591,7 @@ class AsyncUsersPadded(AsyncMemoryAdapter):
         return await super().get_user(user_id.rstrip(" "))
 
 
-@breaks(Laws.test_other_spellings)
+@breaks(Suite.test_other_spellings)
 class AsyncRemovesUsersInAnyCase(AsyncMemoryAdapter):
     """Ignores case in user ids when it deletes a user."""
 
@@ -601,7 +601,7 @@ class AsyncRemovesUsersInAnyCase(AsyncMemoryAdapter):
         }
 
 
-@breaks(Laws.test_other_spellings)
+@breaks(Suite.test_other_spellings)
 class AsyncKeysOfOtherUsers(AsyncMemoryAdapter):
     """Ignores invisible characters in the user id of a key."""
 
@@ -609,7 +609,7 @@ class AsyncKeysOfOtherUsers(AsyncMemoryAdapter):
         await super().set_key(replace(key, user_id=key.user_id.replace("\u200b", "")))
 
 
-@breaks(Laws.test_longest_ids)
+@breaks(Suite.test_longest_ids)
 class AsyncCutsKeyIds(AsyncMemoryAdapter):
     """Compares only the first 191 characters of a key id."""
 
@@ -617,7 +617,7 @@ class AsyncCutsKeyIds(AsyncMemoryAdapter):
         return next((key for key in self._keys.values() if key.id[:191] == key_id[:191]), None)
 
 
-@breaks(Laws.test_longest_ids)
+@breaks(Suite.test_longest_ids)
 class AsyncCutsUserIds(AsyncMemoryAdapter):
     """Compares only the first 255 characters of a user id."""
 
@@ -651,7 +651,7 @@ class AsyncJoinsWithoutAttributes(AsyncMemoryAdapter):
 
 
 @breaks(JoinedLaws.test_joined_unknown)
-class AsyncJoinsEnded(AsyncMemoryAdapter):
+class AsyncJoinsRevoked(AsyncMemoryAdapter):
     """Still returns a session that was removed or never stored."""
 
     async def set_session(self, session: SessionRow, /) -> None:

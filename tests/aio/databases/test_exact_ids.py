@@ -162,7 +162,9 @@ async def test_a_session_of_another_spelling_is_nobodys(
         await folding_auth.validate_session_user(session.session_id)
 
 
-async def test_spellings_are_no_guesses(folding: AsyncCaseInsensitiveStore, time: Time) -> None:
+async def test_other_spelling_is_not_verified(
+    folding: AsyncCaseInsensitiveStore, time: Time
+) -> None:
     """A guess under another spelling is not verified against the key's hash.
 
     Nor does it count as a failed login of the key.
@@ -190,7 +192,7 @@ class AsyncFoldingLists(AsyncDictionaryAdapter):
         ]
 
 
-async def test_keeping_one_session_ends_no_other_users(time: Time) -> None:
+async def test_keep_revokes_no_other_users_sessions(time: Time) -> None:
     """With five methods, ``keep=`` revokes no session that a list wrongly has of another user."""
     sessions = AsyncFoldingLists()
     auth = AsyncAuth(sessions=sessions, env="DEV", hash=CHEAP, clock=time)
@@ -268,7 +270,7 @@ async def create_user(adapter: Any, user_id: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("suite", "law"),
+    ("suite", "test_name"),
     [
         (AsyncUserAdapterSuite, "test_other_spellings"),
         (AsyncUserAdapterSuite, "test_update_unexpected_password"),
@@ -277,16 +279,16 @@ async def create_user(adapter: Any, user_id: str) -> None:
         (AsyncSessionUserAdapterSuite, "test_joined_other_spellings"),
     ],
 )
-async def test_laws_with_the_default_collation(
+async def test_suites_pass_with_default_collation(
     default_collation: AsyncSQLAlchemyAdapter,
     suite: type[Any],
-    law: str,
+    test_name: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The suites' tests of other spellings pass for the adapter alone, with any collation."""
-    laws = suite()
-    monkeypatch.setattr(laws, "create_user", create_user, raising=False)
-    await getattr(laws, law)(default_collation)
+    suite = suite()
+    monkeypatch.setattr(suite, "create_user", create_user, raising=False)
+    await getattr(suite, test_name)(default_collation)
 
 
 async def test_another_spelling_is_not_kept(default_collation: AsyncSQLAlchemyAdapter) -> None:

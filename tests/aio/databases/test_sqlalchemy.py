@@ -524,7 +524,7 @@ async def test_parallel_renewals_without_grace(adapter: AsyncSQLAlchemyAdapter) 
     assert len(results) == 1
 
 
-async def test_renewal_beside_revocation(adapter: AsyncSQLAlchemyAdapter) -> None:
+async def test_renewal_during_revocation(adapter: AsyncSQLAlchemyAdapter) -> None:
     """A session that is revoked during its renewal is revoked together with its successor."""
     await add_alice(adapter)
     for number in range(12):
@@ -540,7 +540,7 @@ async def test_renewal_beside_revocation(adapter: AsyncSQLAlchemyAdapter) -> Non
         assert await adapter.get_sessions_by_user_id("u1") == []
 
 
-async def test_renewal_beside_keeping(adapter: AsyncSQLAlchemyAdapter) -> None:
+async def test_renewal_of_the_kept_session(adapter: AsyncSQLAlchemyAdapter) -> None:
     """If a session is renewed while it is kept, its successor is the only session left."""
     await add_alice(adapter)
     for number in range(8):
@@ -677,7 +677,7 @@ async def test_keep(adapter: AsyncSQLAlchemyAdapter, time: Time) -> None:
     assert await adapter.get_sessions_by_user_id("u1") == []
 
 
-async def test_keeping_what_is_not_there(adapter: AsyncSQLAlchemyAdapter) -> None:
+async def test_keep_of_an_unknown_session(adapter: AsyncSQLAlchemyAdapter) -> None:
     """If the session to keep is another user's, it stays, and all of this user's are removed."""
     await add_alice(adapter)
     await adapter.set_user("u2", {"email": "bob@example.com"}, None)

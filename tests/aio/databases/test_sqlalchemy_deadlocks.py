@@ -357,12 +357,12 @@ async def sign_out_amid_calls(adapter: AsyncSQLAlchemyAdapter, rounds: int) -> N
         await adapter.delete_sessions_by_user_id("u1")
 
 
-async def test_sign_out_amid_renewals_and_logins(adapter: AsyncSQLAlchemyAdapter) -> None:
+async def test_sign_out_during_renewals_and_logins(adapter: AsyncSQLAlchemyAdapter) -> None:
     """No call fails, and no session from before is left, nor a successor of one."""
     await sign_out_amid_calls(adapter, rounds=3)
 
 
 @pytest.mark.slow
-async def test_many_sign_outs_amid_renewals_and_logins(adapter: AsyncSQLAlchemyAdapter) -> None:
+async def test_many_sign_outs_during_renewals_and_logins(adapter: AsyncSQLAlchemyAdapter) -> None:
     """In many rounds, no call fails, and no session from before is left."""
     await sign_out_amid_calls(adapter, rounds=20)

@@ -1,6 +1,6 @@
 """Keys: their names, their removal, and single-use keys.
 
-``test_ours_`` marks what this library fixes in Lucia JS.
+``test_`` marks what this library fixes in Lucia JS.
 """
 
 from collections.abc import Callable
@@ -127,7 +127,7 @@ async def test_key_ids_are_split_at_the_first_colon(
     assert await store.get_key(f"other:{name}") is not None
 
 
-async def test_ours_a_provider_id_holds_no_colon(auth: AsyncAuth[User], user_id: str) -> None:
+async def test_a_provider_id_holds_no_colon(auth: AsyncAuth[User], user_id: str) -> None:
     """A colon in ``provider_id`` is refused by every method: two keys could get the same id."""
     calls: list[Callable[[], Any]] = [
         partial(auth.create_user, primary_key=PrimaryKey("a:b", "c", None)),
@@ -266,7 +266,7 @@ async def test_a_single_use_key_is_consumed_by_its_first_use(
         await auth.get_key("reset", "token")
 
 
-async def test_a_single_use_key_works_up_to_its_very_end(
+async def test_single_use_key_works_in_its_last_millisecond(
     auth: AsyncAuth[User], time: Time, user_id: str
 ) -> None:
     """A key is valid up to and including the millisecond at which it expires."""
@@ -303,7 +303,7 @@ async def test_a_wrong_password_consumes_no_key(
 
 
 @pytest.mark.parametrize("password", [None, "123456"])
-async def test_ours_a_single_use_key_is_consumed_once_under_concurrency(
+async def test_a_single_use_key_is_consumed_once_under_concurrency(
     auth: AsyncAuth[User], user_id: str, password: str | None
 ) -> None:
     """Of several concurrent uses exactly one succeeds; the others are InvalidKeyId."""
@@ -315,7 +315,7 @@ async def test_ours_a_single_use_key_is_consumed_once_under_concurrency(
     assert sum(isinstance(outcome, InvalidKeyId) for outcome in outcomes) == 4
 
 
-async def test_ours_who_comes_second_to_a_single_use_key_finds_none(
+async def test_who_comes_second_to_a_single_use_key_finds_none(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
     """If another use consumes the key after it was read, the use is InvalidKeyId."""
@@ -325,7 +325,9 @@ async def test_ours_who_comes_second_to_a_single_use_key_finds_none(
         await auth.use_key("reset", "token", None)
 
 
-async def test_what_can_not_be_noted_consumes_no_key(auth: AsyncAuth[User], user_id: str) -> None:
+async def test_login_with_invalid_metadata_consumes_no_key(
+    auth: AsyncAuth[User], user_id: str
+) -> None:
     """A login that is refused for its metadata does not consume the key."""
     await reset_key(auth, user_id)()
     with pytest.raises(InvalidInput):
@@ -353,7 +355,7 @@ async def test_a_store_that_fails_consumes_nothing(
 
 
 @pytest.mark.parametrize("bare", [3600, 60.0, "1h", True, None])
-async def test_ours_a_bare_number_is_no_time_for_a_key(
+async def test_a_bare_number_is_no_time_for_a_key(
     auth: AsyncAuth[User], user_id: str, bare: Any
 ) -> None:
     """``expires_in`` must be a ``timedelta``; anything else is refused, and no key is created."""

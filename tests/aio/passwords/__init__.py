@@ -1,1 +1,1 @@
-"""Passwords: hashes, the pool of hashing workers, and floods of log-ins."""
+"""Passwords: hashes, the pool of hashing workers, and floods of logins."""

@@ -1,6 +1,6 @@
 """Passwords as ``Auth`` uses them.
 
-``test_ours_`` marks what this library fixes in Lucia JS.
+``test_`` marks what this library fixes in Lucia JS.
 """
 
 from collections.abc import Callable
@@ -98,9 +98,7 @@ async def test_a_key_takes_its_password_alone(auth: AsyncAuth[User], user_id: st
             await auth.use_key(*ALICE, wrong)
 
 
-async def test_ours_a_key_without_a_password_takes_none(
-    auth: AsyncAuth[User], user_id: str
-) -> None:
+async def test_a_key_without_a_password_takes_none(auth: AsyncAuth[User], user_id: str) -> None:
     """A key without a password is used with ``password=None``; any text is InvalidPassword."""
     await auth.create_key(user_id, provider_id="github", provider_user_id="1", password=None)
     assert (await auth.use_key("github", "1", None)).user_id == user_id
@@ -112,7 +110,7 @@ async def test_ours_a_key_without_a_password_takes_none(
 @pytest.mark.parametrize(
     "password", UNACCEPTABLE, ids=["empty", "long", "surrogate", "surrogate inside"]
 )
-async def test_ours_an_unacceptable_password_is_refused_before_any_work(
+async def test_an_unacceptable_password_is_refused_before_any_work(
     auth: AsyncAuth[User], store: AsyncWatchedStore, hasher: FullHash, user_id: str, password: str
 ) -> None:
     """An empty, overlong or unencodable password is refused without hashing or store calls.
@@ -163,7 +161,7 @@ async def test_a_password_is_text(auth: AsyncAuth[User], user_id: str, wrong: An
         await auth.use_key(*ALICE, wrong)
 
 
-async def test_ours_passwords_are_compared_in_their_normal_form(
+async def test_passwords_are_compared_in_their_normal_form(
     auth: AsyncAuth[User], user_id: str
 ) -> None:
     """A password is the same in any Unicode composition of its letters."""
@@ -175,7 +173,7 @@ async def test_ours_passwords_are_compared_in_their_normal_form(
 # --- Known and unknown names cost the same
 
 
-async def test_ours_every_refusal_costs_one_verification(
+async def test_every_refusal_costs_one_verification(
     auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time, hasher: FullHash, user_id: str
 ) -> None:
     """Every refusal makes one verification, at the same cost.
@@ -219,7 +217,7 @@ async def test_ours_every_refusal_costs_one_verification(
         assert verified.startswith("$scrypt$ln=4,r=1,p=1$")
 
 
-async def test_ours_a_refusal_does_not_verify_against_a_key_that_must_not_match(
+async def test_a_refusal_does_not_verify_against_a_key_that_must_not_match(
     auth: AsyncAuth[User], store: AsyncWatchedStore, hasher: FullHash, user_id: str
 ) -> None:
     """An unknown name is verified against a hash that no password matches."""
@@ -231,7 +229,7 @@ async def test_ours_a_refusal_does_not_verify_against_a_key_that_must_not_match(
     assert len(hasher.verified) == 3
 
 
-async def test_ours_the_pool_learns_the_address(
+async def test_passwords_queue_by_client_address(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Passwords are hashed in the queue of the request's address; new ones have their own queue."""
@@ -289,7 +287,7 @@ async def test_the_configured_hasher_makes_the_hashes(store: AsyncWatchedStore, 
 # --- Rehashing
 
 
-async def test_ours_a_hash_of_another_kind_is_replaced_on_use(
+async def test_a_hash_of_another_kind_is_replaced_on_use(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
     """A login replaces a hash of another kind by a configured one, and revokes nothing."""
@@ -316,7 +314,7 @@ async def test_a_wrong_password_replaces_no_hash(
 
 
 @pytest.mark.parametrize("moment", ["after reading", "before writing"])
-async def test_ours_a_rehash_never_undoes_a_password_change(
+async def test_a_rehash_never_undoes_a_password_change(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str, moment: str
 ) -> None:
     """A password that is changed between its check and the rehash stays changed."""
@@ -334,7 +332,7 @@ async def test_ours_a_rehash_never_undoes_a_password_change(
         await auth.use_key(*ALICE, PASSWORD)
 
 
-async def test_ours_a_full_queue_during_a_rehash_leaves_the_login_valid(
+async def test_a_full_queue_during_a_rehash_leaves_the_login_valid(
     auth: AsyncAuth[User], store: AsyncWatchedStore, hasher: FullHash, user_id: str
 ) -> None:
     """If the queue is full at a rehash, the login is valid, and the next login rehashes."""
@@ -350,7 +348,7 @@ async def test_ours_a_full_queue_during_a_rehash_leaves_the_login_valid(
     assert await stored_hash(store) != old
 
 
-async def test_ours_parallel_logins_survive_each_others_rehash(
+async def test_parallel_logins_survive_each_others_rehash(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
     """Concurrent logins with an old hash all succeed."""
@@ -362,7 +360,7 @@ async def test_ours_parallel_logins_survive_each_others_rehash(
     assert len(await sessions_of(store, user_id)) == 5
 
 
-async def test_ours_a_login_survives_somebody_elses_rehash(
+async def test_a_login_survives_somebody_elses_rehash(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
     """A hash of the same password from another process does not revoke the login."""
@@ -386,7 +384,7 @@ async def test_too_many_passwords_at_once_are_refused(
 # --- Password changes
 
 
-async def test_ours_a_password_change_ends_all_sessions(
+async def test_password_change_revokes_all_sessions(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
     """By default all sessions of the user are revoked, and only the new password is right."""
@@ -400,7 +398,7 @@ async def test_ours_a_password_change_ends_all_sessions(
         await auth.use_key(*ALICE, PASSWORD)
 
 
-async def test_ours_the_session_that_changes_the_password_goes_on_under_a_new_id(
+async def test_the_session_that_changes_the_password_goes_on_under_a_new_id(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
     """``keep_session=`` replaces this session's id at once, and revokes the other sessions."""
@@ -415,7 +413,7 @@ async def test_ours_the_session_that_changes_the_password_goes_on_under_a_new_id
             await method(mine.session_id)
 
 
-async def test_ours_a_used_id_keeps_its_successor_at_a_password_change(
+async def test_a_used_id_keeps_its_successor_at_a_password_change(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
     """A request with a used id within its grace keeps its login under a new id."""
@@ -430,7 +428,7 @@ async def test_ours_a_used_id_keeps_its_successor_at_a_password_change(
 
 
 @pytest.mark.parametrize("keep", ["0" * 40, "malformed", ""])
-async def test_what_is_no_live_session_is_not_kept(
+async def test_dead_session_is_not_kept(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str, keep: str
 ) -> None:
     """If ``keep_session=`` is no live session, all are revoked, and None is returned."""
@@ -439,7 +437,7 @@ async def test_what_is_no_live_session_is_not_kept(
     assert await sessions_of(store, user_id) == []
 
 
-async def test_another_users_session_is_neither_kept_nor_ended(
+async def test_other_users_session_is_neither_kept_nor_revoked(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
     """``keep_session=`` with another user's session leaves that session unchanged."""
@@ -450,7 +448,7 @@ async def test_another_users_session_is_neither_kept_nor_ended(
     assert await sessions_of(store, "other") == [theirs.session_id]
 
 
-async def test_a_kept_session_that_is_ended_meanwhile_is_not_handed_out(
+async def test_kept_session_revoked_meanwhile_is_not_returned(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
     """If the kept session is revoked during the change, it stays revoked, and None is returned."""
@@ -460,7 +458,9 @@ async def test_a_kept_session_that_is_ended_meanwhile_is_not_handed_out(
     assert await sessions_of(store, user_id) == []
 
 
-async def test_ours_the_ending_can_be_switched_off(auth: AsyncAuth[User], user_id: str) -> None:
+async def test_invalidate_sessions_false_keeps_sessions(
+    auth: AsyncAuth[User], user_id: str
+) -> None:
     """With ``invalidate_sessions=False``, every session keeps its id."""
     session = await auth.create_session(user_id)
     assert await auth.update_key_password(*ALICE, NEW, invalidate_sessions=False) is None
@@ -490,7 +490,7 @@ async def test_an_unknown_key_has_no_password_to_change(
     "failing",
     ["delete_sessions_by_user_id", "delete_other_sessions", "renew_session", "get_session"],
 )
-async def test_ours_sessions_that_were_not_ended_are_told(
+async def test_failed_revocation_raises_sessions_not_revoked(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str, failing: str
 ) -> None:
     """If the revocation fails, the error says that the password was changed; a retry revokes.
@@ -532,7 +532,7 @@ async def test_a_password_that_could_not_be_changed_ends_no_session(
 
 @pytest.mark.parametrize("moment", ["after get_key", "before set_session", "after set_session"])
 @pytest.mark.parametrize("change", ["new password", "no password", "key deleted"])
-async def test_ours_a_login_does_not_survive_a_change_that_overtook_it(
+async def test_a_login_does_not_survive_a_change_that_overtook_it(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str, moment: str, change: str
 ) -> None:
     """If the key is changed after it was read, the login is InvalidPassword, without a session."""
@@ -549,7 +549,7 @@ async def test_ours_a_login_does_not_survive_a_change_that_overtook_it(
     assert await sessions_of(store, user_id) == []
 
 
-async def test_ours_a_login_by_a_key_without_a_password_does_not_survive_that_it_gets_one(
+async def test_login_is_refused_if_key_gets_password_meanwhile(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
     """A password set meanwhile refuses the login with a key that had none."""
@@ -560,7 +560,7 @@ async def test_ours_a_login_by_a_key_without_a_password_does_not_survive_that_it
     assert await sessions_of(store, user_id) == []
 
 
-async def test_ours_a_login_does_not_survive_that_its_key_changed_hands(
+async def test_a_login_does_not_survive_that_its_key_changed_hands(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
     """If the key belongs to another user by the end of the login, nobody is logged in."""
@@ -578,7 +578,7 @@ async def test_ours_a_login_does_not_survive_that_its_key_changed_hands(
     assert await sessions_of(store, user_id) == []
 
 
-async def test_ours_a_login_that_can_not_be_checked_again_leaves_no_session(
+async def test_a_login_that_can_not_be_checked_again_leaves_no_session(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
     """If the key can't be read again, the store's error is raised, and no session is left."""
@@ -592,7 +592,7 @@ async def test_ours_a_login_that_can_not_be_checked_again_leaves_no_session(
     assert await sessions_of(store, user_id) == []
 
 
-async def test_ours_many_logins_against_one_password_change(
+async def test_many_logins_against_one_password_change(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
     """However logins and a change overlap, no session of the old password is left."""
@@ -613,7 +613,7 @@ async def test_ours_many_logins_against_one_password_change(
         ("\ud800", PASSWORD),
     ],
 )
-async def test_ours_what_a_person_typed_can_be_told_to_them(
+async def test_what_a_person_typed_can_be_told_to_them(
     auth: AsyncAuth[User], name: str, password: str
 ) -> None:
     """An impossible new name or password is InvalidInput, a ValueError that does not quote it."""

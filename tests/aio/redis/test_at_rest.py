@@ -226,7 +226,7 @@ async def test_commands(client: Any, inspector: Inspector) -> None:
     assert not [command for command in commands if used in command or new in command]
 
 
-async def test_rows_of_a_list_can_be_ended(hashed: AsyncRedisSessionAdapter) -> None:
+async def test_rows_of_a_list_can_be_revoked(hashed: AsyncRedisSessionAdapter) -> None:
     """A row of a list revokes its session and the successor, but does not log in."""
     ids = [await add(hashed) for _ in range(2)]
     listed = [each.id for each in await hashed.get_sessions_by_user_id("u1")]
@@ -323,7 +323,7 @@ async def test_turning_on(
     assert inspector.live() == set()
 
 
-async def test_chain_of_raw_and_hashed_ids_is_ended(
+async def test_chain_of_raw_and_hashed_ids_is_revoked(
     hashed: AsyncRedisSessionAdapter, raw: AsyncRedisSessionAdapter
 ) -> None:
     """Revoking a used id revokes its successors, both raw and hashed, even without the key."""
@@ -501,7 +501,9 @@ async def test_stolen_dump(
     assert (await auth.validate_session(session.session_id)).user_id == "u1"
 
 
-async def test_stolen_dump_has_power(raw: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+async def test_control_dump_without_id_keys_contains_ids(
+    raw: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
     """Control: without keys, the same search finds the session's id and the used id."""
     auth = to_auth(raw)
     used = await auth.create_session("u1")
@@ -621,7 +623,7 @@ async def test_record_of_another_session(
 
 @of_one_server
 @pytest.mark.parametrize("method", ["get_session", "get_successor", "renew", "delete"])
-async def test_crossed_replies(inspector: Inspector, method: str) -> None:
+async def test_mismatched_reply_is_retried(inspector: Inspector, method: str) -> None:
     """A reply left on the connection by another command is detected, and the command is retried.
 
     The connection is closed.

@@ -1,6 +1,6 @@
 """Concurrent logins with a limit, on servers where one script sees all keys.
 
-``test_ours_`` marks what Lucia JS does not have.
+``test_`` marks what Lucia JS does not have.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from lucia._redis.keys import Layout
 from lucia._testing.racing_calls import AsyncRacingCalls
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from tests.aio.support.rendezvous import AsyncRendezvousDriver
-from tests.model.controls import EndsThenCreates
+from tests.model.controls import RevokesThenCreates
 from tests.support.redis_inspectors import DEFAULT, Inspector, counting_sessions
 from tools.servers import Server
 
@@ -58,7 +58,7 @@ async def alive(auth: AsyncAuth[Any], session: Session) -> bool:
     return True
 
 
-async def test_ours_fifty_logins_at_once(
+async def test_fifty_logins_at_once(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector, server: Server
 ) -> None:
     """50 concurrent logins with a limit of 5 leave exactly 5, and never more exist."""
@@ -74,12 +74,12 @@ async def test_ours_fifty_logins_at_once(
     inspector.check()
 
 
-async def test_ours_fifty_logins_have_power(
+async def test_control_unchecked_script_exceeds_cap(
     redis_client: Redis, adapter: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
     """Control: without the comparison in the script, the same logins leave more than the limit."""
     adapter._store, adapter._driver = (
-        EndsThenCreates(DEFAULT),
+        RevokesThenCreates(DEFAULT),
         AsyncRendezvousDriver(redis_client, 50),
     )
     auth = AsyncAuth(sessions=adapter, env="DEV", max_sessions_per_user=5)
@@ -87,7 +87,7 @@ async def test_ours_fifty_logins_have_power(
     assert len(inspector.live()) > 5
 
 
-async def test_ours_fifty_logins_over_a_set(redis_client: Redis, server: Server) -> None:
+async def test_fifty_logins_over_a_set(redis_client: Redis, server: Server) -> None:
     """The limit holds if the index is a set too."""
     layout = Layout.from_namespaces(None, "lucia-v2")
     auth = AsyncAuth(
@@ -102,7 +102,7 @@ async def test_ours_fifty_logins_over_a_set(redis_client: Redis, server: Server)
     assert await redis_client.scard("user_sessions:u1") == 5
 
 
-async def test_ours_renewals_amid_capped_logins(
+async def test_renewals_during_capped_logins(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector, server: Server
 ) -> None:
     """Concurrent renewals and logins never exceed the limit; each login has one session."""

@@ -20,8 +20,8 @@ from lucia._testing.racing_calls import AsyncRacingCalls
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.errors import ConcurrentlyRevoked, StoreCorrupt
 from tests.aio.support.redis_calls import (
-    ENDS,
     OTHER_SECRET,
+    REVOCATIONS,
     SECRET,
     WRITES,
     add,
@@ -33,7 +33,7 @@ from tests.aio.support.redis_calls import (
     use_every_method,
 )
 from tests.aio.support.rendezvous import AsyncRendezvousDriver, AsyncSlowBatchDriver
-from tests.model.controls import CreateThenDelete, LooksBeforehand, Original
+from tests.model.controls import CreateThenDelete, LuciaJsProtocol, SurplusBeforeCreate
 from tests.support.acl_rights import LEAST_RIGHTS, LEAST_RIGHTS_CLUSTER, LEAST_RIGHTS_PLAIN
 from tests.support.redis_clients import AsyncClients
 from tests.support.redis_inspectors import DEFAULT, ClusterInspector, Inspector
@@ -219,7 +219,7 @@ async def test_one_attempt(
         )
 
 
-@pytest.mark.parametrize("method", [*WRITES, *ENDS])
+@pytest.mark.parametrize("method", [*WRITES, *REVOCATIONS])
 async def test_refused_in_any_method(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector, method: str
 ) -> None:
@@ -587,7 +587,7 @@ Play = Callable[[AsyncRedisSessionAdapter, Inspector, int], Any]
 )
 @pytest.mark.parametrize("game", [play, play_renewals])
 @pytest.mark.parametrize("driver", [AsyncRedisDriver, AsyncSlowBatchDriver])
-async def test_many_at_once(
+async def test_concurrent_calls_keep_invariants(
     client: Any,
     adapter: AsyncRedisSessionAdapter,
     inspector: Inspector,
@@ -602,7 +602,7 @@ async def test_many_at_once(
 
 
 @pytest.mark.parametrize("kind", ["cluster of redis", "cluster of redis, no scripts", "redis"])
-async def test_ours_fifty_logins_at_once(
+async def test_fifty_logins_at_once(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
     """50 concurrent logins with a limit of 5 leave exactly 5 once all have returned.
@@ -627,12 +627,12 @@ async def test_ours_fifty_logins_at_once(
 
 
 @of_one_kind
-async def test_ours_fifty_logins_have_power(
+async def test_control_surplus_before_create_exceeds_cap(
     client: Any, adapter: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
     """Control: checking the limit before the session is in the index leaves too many."""
     adapter._store, adapter._driver = (
-        LooksBeforehand(DEFAULT, ScriptedSteps()),
+        SurplusBeforeCreate(DEFAULT, ScriptedSteps()),
         AsyncRendezvousDriver(client, 50),
     )
     auth = AsyncAuth(sessions=adapter, env="DEV", max_sessions_per_user=5)
@@ -643,10 +643,10 @@ async def test_ours_fifty_logins_have_power(
 @pytest.mark.parametrize("kind", ["redis, scripts", "cluster of redis"])
 @pytest.mark.parametrize(
     ("game", "control"),
-    [(play, Original), (play_renewals, CreateThenDelete)],
+    [(play, LuciaJsProtocol), (play_renewals, CreateThenDelete)],
     ids=["logins", "renewals"],
 )
-async def test_many_at_once_has_power(
+async def test_control_wrong_protocols_fail_under_load(
     client: Any, adapter: AsyncRedisSessionAdapter, inspector: Inspector, game: Play, control: Any
 ) -> None:
     """Control: the games detect the protocol of Lucia JS, and a renewal without a marker."""

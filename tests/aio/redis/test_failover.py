@@ -67,24 +67,24 @@ async def after_outage(call: Callable[[], Any]) -> Any:
 # A new primary
 
 
-async def end_one(adapter: AsyncRedisSessionAdapter) -> None:
-    await adapter.delete_session("ended")
+async def revoke_one(adapter: AsyncRedisSessionAdapter) -> None:
+    await adapter.delete_session("revoked")
 
 
-async def end_all(adapter: AsyncRedisSessionAdapter) -> None:
+async def revoke_all(adapter: AsyncRedisSessionAdapter) -> None:
     await adapter.delete_sessions_by_user_id("u1")
 
 
-async def end_others(adapter: AsyncRedisSessionAdapter) -> None:
+async def revoke_others(adapter: AsyncRedisSessionAdapter) -> None:
     assert await adapter.delete_other_sessions("u1", "kept") is True
 
 
 @pytest.mark.parametrize(
     ("end", "stay"),
-    [(end_one, {"kept"}), (end_all, set()), (end_others, {"kept"})],
+    [(revoke_one, {"kept"}), (revoke_all, set()), (revoke_others, {"kept"})],
     ids=["one", "all", "others"],
 )
-async def test_ended_again(
+async def test_revocation_is_replayed_after_failover(
     end: Callable[[AsyncRedisSessionAdapter], Any], stay: set[str], servers: Pair
 ) -> None:
     """A session that a failover brings back is revoked by its revoker's next command.
@@ -95,21 +95,21 @@ async def test_ended_again(
         AsyncAdapters.on(servers.server()) as one,
         AsyncAdapters.on(servers.server()) as other,
     ):
-        await add(one, "kept", "ended")
+        await add(one, "kept", "revoked")
         servers.settle()
         servers.link.hold()
         await end(one)
-        assert await live(other, "kept", "ended") == stay
+        assert await live(other, "kept", "revoked") == stay
         servers.fail_over()
-        assert await live(other, "kept", "ended") == {"kept", "ended"}
-        assert await live(one, "ended", "kept") == stay
-        assert await live(other, "kept", "ended") == stay
+        assert await live(other, "kept", "revoked") == {"kept", "revoked"}
+        assert await live(one, "revoked", "kept") == stay
+        assert await live(other, "kept", "revoked") == stay
         listed = await other.get_sessions_by_user_id("u1")
         assert {each.id for each in listed} == stay
         assert servers.replica.client.script_exists("0" * 40) == [False]
 
 
-async def test_used_id_is_ended_again(servers: Pair) -> None:
+async def test_replay_revokes_used_id(servers: Pair) -> None:
     """If a renewal and the revocation of its successor are lost, the used id is revoked."""
     async with (
         AsyncAdapters.on(servers.server()) as one,
@@ -127,19 +127,19 @@ async def test_used_id_is_ended_again(servers: Pair) -> None:
         assert await live(other, "used") == set()
 
 
-async def test_ended_again_while_it_is_renewed(servers: Pair) -> None:
+async def test_replay_revokes_renewed_session(servers: Pair) -> None:
     """A session that came back and was renewed by another process is revoked with its successor."""
     async with (
         AsyncAdapters.on(servers.server()) as one,
         AsyncAdapters.on(servers.server()) as other,
     ):
-        await add(one, "ended")
+        await add(one, "revoked")
         servers.settle()
         servers.link.hold()
-        await one.delete_session("ended")
+        await one.delete_session("revoked")
         servers.fail_over()
-        assert await other.renew_session("ended", row("successor"), grace=0) is not None
-        assert await live(one, "ended", "successor") == set()
+        assert await other.renew_session("revoked", row("successor"), grace=0) is not None
+        assert await live(one, "revoked", "successor") == set()
 
 
 async def test_replica_that_is_not_promoted_yet(servers: Pair) -> None:
@@ -148,22 +148,22 @@ async def test_replica_that_is_not_promoted_yet(servers: Pair) -> None:
     After the promotion, the revocation is repeated.
     """
     async with AsyncAdapters.on(servers.server()) as adapter:
-        await add(adapter, "ended", "kept")
+        await add(adapter, "revoked", "kept")
         servers.settle()
         servers.link.hold()
-        await adapter.delete_session("ended")
+        await adapter.delete_session("revoked")
         servers.primary.kill()
         servers.front.lead_to(servers.replica.port)
         assert servers.replica.sets() >= {"session:ended", "session:kept"}
         for _ in range(3):
             with pytest.raises(StoreUnavailable):
-                await live(adapter, "ended", "kept")
+                await live(adapter, "revoked", "kept")
         servers.replica.client.replicaof("NO", "ONE")
-        assert await live(adapter, "ended", "kept") == {"kept"}
+        assert await live(adapter, "revoked", "kept") == {"kept"}
 
 
 @pytest.mark.parametrize("rights", [(), ("info",)], ids=["least rights", "and INFO"])
-async def test_rights_for_ending_again(rights: tuple[str, ...], servers: Pair) -> None:
+async def test_replay_without_the_right_to_info(rights: tuple[str, ...], servers: Pair) -> None:
     """Without the right to INFO replication, each lost connection counts as a failover."""
     for node in (servers.primary, servers.replica):
         node.client.acl_setuser(
@@ -174,14 +174,14 @@ async def test_rights_for_ending_again(rights: tuple[str, ...], servers: Pair) -
             keys=["session:*", "userSession:*"],
         )
     async with AsyncAdapters.on(servers.server(), user="app") as adapter:
-        await add(adapter, "ended", "kept")
+        await add(adapter, "revoked", "kept")
         servers.settle()
         servers.link.hold()
-        await adapter.delete_session("ended")
+        await adapter.delete_session("revoked")
         before = servers.primary.client.info("commandstats").get("cmdstat_info", {"calls": 0})
         servers.fail_over()
         assert before["calls"] > 0
-        assert await live(adapter, "ended", "kept") == {"kept"}
+        assert await live(adapter, "revoked", "kept") == {"kept"}
 
 
 def with_a_method_of_its_own(kind: Any) -> Any:
@@ -208,15 +208,15 @@ async def test_client_that_is_used_as_it_is(servers: Pair) -> None:
     ):
         with pytest.raises(TypeError, match="revoke_ack needs connections of the adapter's own"):
             AsyncRedisSessionAdapter(client, revoke_ack=1)
-        await add(adapter, "ended", "kept")
+        await add(adapter, "revoked", "kept")
         servers.settle()
         servers.link.hold()
-        await adapter.delete_session("ended")
+        await adapter.delete_session("revoked")
         servers.primary.kill()
         with pytest.raises(OUTAGE):
             await adapter.get_session("kept")
         servers.fail_over()
-        assert await live(adapter, "ended", "kept") == {"kept"}
+        assert await live(adapter, "revoked", "kept") == {"kept"}
 
 
 # Acknowledgements of replicas
@@ -238,7 +238,9 @@ async def test_wait_alone_tells_nothing(servers: Pair) -> None:
     fresh.close()
 
 
-@pytest.mark.parametrize("end", [end_one, end_all, end_others], ids=["one", "all", "others"])
+@pytest.mark.parametrize(
+    "end", [revoke_one, revoke_all, revoke_others], ids=["one", "all", "others"]
+)
 async def test_not_replicated(
     end: Callable[[AsyncRedisSessionAdapter], Any], servers: Pair
 ) -> None:
@@ -249,7 +251,7 @@ async def test_not_replicated(
     async with AsyncAdapters.on(
         servers.server(), revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=100)
     ) as adapter:
-        await add(adapter, "kept", "ended", "other")
+        await add(adapter, "kept", "revoked", "other")
         servers.settle()
         await retry_until_answered(partial(adapter.delete_session, "other"))
         assert servers.replica.client.exists("session:other") == 0
@@ -258,7 +260,7 @@ async def test_not_replicated(
             with pytest.raises(RevocationNotReplicated, match="0 of 1 replicas") as caught:
                 await end(adapter)
             assert (caught.value.wanted, caught.value.acknowledged) == (1, 0)
-            assert await live(adapter, "ended") == set()
+            assert await live(adapter, "revoked") == set()
         servers.link.flow()
         await retry_until_answered(partial(end, adapter))
         assert servers.replica.client.exists("session:ended") == 0
@@ -271,19 +273,19 @@ async def test_frozen_replica(servers: Pair) -> None:
     async with AsyncAdapters.on(
         servers.server(), revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=100)
     ) as adapter:
-        await add(adapter, "ended")
+        await add(adapter, "revoked")
         with pytest.raises(RevocationNotReplicated):
-            await adapter.delete_session("ended")
+            await adapter.delete_session("revoked")
         servers.replica.thaw()
     async with AsyncAdapters.on(
         servers.server(), revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=100)
     ) as adapter:
-        await retry_until_answered(partial(adapter.delete_session, "ended"))
+        await retry_until_answered(partial(adapter.delete_session, "revoked"))
     async with AsyncAdapters.on(
         servers.server(), revoke_ack=2, revoke_ack_timeout=timedelta(seconds=2)
     ) as adapter:
         with pytest.raises(RevocationNotReplicated) as caught:
-            await adapter.delete_session("ended")
+            await adapter.delete_session("revoked")
         assert (caught.value.wanted, caught.value.acknowledged) == (2, 1)
 
 
@@ -304,10 +306,10 @@ async def test_rights_for_asking_replicas(servers: Pair) -> None:
     async with AsyncAdapters.on(
         servers.server(), user="app", revoke_ack=1, revoke_ack_timeout=timedelta(seconds=4)
     ) as adapter:
-        await add(adapter, "ended", "other")
+        await add(adapter, "revoked", "other")
         with pytest.raises(redis.exceptions.NoPermissionError):
-            await adapter.delete_session("ended")
-        assert await live(adapter, "ended", "other") == {"other"}
+            await adapter.delete_session("revoked")
+        assert await live(adapter, "revoked", "other") == {"other"}
         app.acl_setuser("app", commands=["+wait"], enabled=True, reset=False)
         await adapter.delete_session("other")
         assert servers.replica.client.exists("session:other") == 0
@@ -341,10 +343,10 @@ async def test_sentinel(library: str, tmp_path: Path) -> None:
             AsyncClients.behind_sentinel(group) as client,
             AsyncRedisSessionAdapter(client) as adapter,
         ):
-            await add(adapter, "ended", "kept")
+            await add(adapter, "revoked", "kept")
             group.pair.settle()
             group.pair.link.hold()
-            await adapter.delete_session("ended")
+            await adapter.delete_session("revoked")
             await adapter.delete_sessions_by_user_id("nobody")
             group.fail_over()
             assert group.pair.replica.client.exists("session:ended") == 1
@@ -471,14 +473,14 @@ async def test_restart_without_the_last_moments(tmp_path: Path) -> None:
             AsyncAdapters.on(node.server()) as adapter,
             AsyncAdapters.on(node.server()) as other,
         ):
-            await add(adapter, "kept", "ended")
+            await add(adapter, "kept", "revoked")
             node.client.save()
-            await adapter.delete_session("ended")
+            await adapter.delete_session("revoked")
             node.kill()
             node.restart()
-            assert await live(other, "kept", "ended") == {"kept", "ended"}
-            assert await live(adapter, "kept", "ended") == {"kept"}
-            assert await live(other, "kept", "ended") == {"kept"}
+            assert await live(other, "kept", "revoked") == {"kept", "revoked"}
+            assert await live(adapter, "kept", "revoked") == {"kept"}
+            assert await live(other, "kept", "revoked") == {"kept"}
     finally:
         node.close()
 
@@ -487,7 +489,7 @@ async def test_restart_without_the_last_moments(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 1_000])
-async def test_what_it_takes(count: int, servers: Pair) -> None:
+async def test_replay_cost(count: int, servers: Pair) -> None:
     """All lost revocations are repeated before the first reply; ``-s`` prints the times."""
     session_ids = [f"session-{number}" for number in range(count)]
     patient = timedelta(seconds=4)

@@ -28,7 +28,7 @@ from tests.support.sessions import HOUR, row
 # redis-py 7's cluster clients cause deprecation warnings themselves.
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")
 
-PLACES: Final[dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]]] = {
+DEPLOYMENTS: Final[dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]]] = {
     "one server": ("redis", ("+@all",), LEAST_RIGHTS),
     "cluster": ("cluster of redis, text", ("+@all",), LEAST_RIGHTS_CLUSTER),
     "without scripts": ("valkey", ("+@all", "-@scripting"), LEAST_RIGHTS_PLAIN),
@@ -42,8 +42,8 @@ OLD, OTHER = "O" * 40, "P" * 40
 REFUSALS: Final = (redis.exceptions.ResponseError, valkey.exceptions.ResponseError)
 
 
-@pytest.fixture(params=PLACES)
-def place(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(params=DEPLOYMENTS)
+def deployment(request: pytest.FixtureRequest) -> str:
     """Return each kind of deployment."""
     return str(request.param)
 
@@ -63,22 +63,24 @@ def legacy_writers() -> bool:
 
 @pytest.fixture
 def inspector(
-    place: str, layout: LayoutName, legacy_writers: bool, request: pytest.FixtureRequest
+    deployment: str, layout: LayoutName, legacy_writers: bool, request: pytest.FixtureRequest
 ) -> Generator[Inspector, None, None]:
     """Yield an inspector of the emptied deployment."""
     names = Layout.from_namespaces(None, layout, legacy_writers=legacy_writers)
-    if place == "cluster":
+    if deployment == "cluster":
         with ClusterInspector(request.getfixturevalue("cluster"), names) as found:
             yield found
     else:
-        with Inspector(request.getfixturevalue(f"{PLACES[place][0]}_server"), names) as found:
+        with Inspector(
+            request.getfixturevalue(f"{DEPLOYMENTS[deployment][0]}_server"), names
+        ) as found:
             yield found
 
 
 @pytest.fixture
-async def client(place: str, inspector: Inspector) -> AsyncIterator[Any]:
+async def client(deployment: str, inspector: Inspector) -> AsyncIterator[Any]:
     """Yield a client of the deployment."""
-    kind, rights, _ = PLACES[place]
+    kind, rights, _ = DEPLOYMENTS[deployment]
     allow(inspector, "~*", *rights)
     async with make_client(kind, inspector) as found:
         yield found
@@ -111,7 +113,7 @@ async def test_sets(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> 
 
 
 @of_sets
-@pytest.mark.parametrize("place", ["one server"])
+@pytest.mark.parametrize("deployment", ["one server"])
 async def test_sets_word_for_word(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
     """A session is a JSON record, and its user's index a set of ids with the last one's expiry."""
     end = system_clock() + HOUR
@@ -157,9 +159,11 @@ async def test_sets_are_listed_newest_first(adapter: AsyncRedisSessionAdapter) -
 
 
 @of_sets
-async def test_least_rights_over_sets(place: str, inspector: Inspector, layout: LayoutName) -> None:
+async def test_least_rights_over_sets(
+    deployment: str, inspector: Inspector, layout: LayoutName
+) -> None:
     """With the documented rights, every method works with sets."""
-    kind, _, rights = PLACES[place]
+    kind, _, rights = DEPLOYMENTS[deployment]
     allow(inspector, *KEYS, *(f"+{right}" for right in for_sets(rights)))
     inspector.on_each("SCRIPT", "FLUSH")
     async with make_client(kind, inspector) as client:
@@ -169,19 +173,19 @@ async def test_least_rights_over_sets(place: str, inspector: Inspector, layout: 
 
 @of_sets
 @pytest.mark.parametrize(
-    ("place", "missing"),
+    ("deployment", "missing"),
     [
-        (place, right)
-        for place, (_, _, rights) in PLACES.items()
+        (deployment, right)
+        for deployment, (_, _, rights) in DEPLOYMENTS.items()
         for right in for_sets(rights)
         if right not in rights
     ],
 )
 async def test_each_right_is_needed_over_sets(
-    place: str, missing: str, inspector: Inspector, layout: LayoutName
+    deployment: str, missing: str, inspector: Inspector, layout: LayoutName
 ) -> None:
     """Without any one of the rights for sets, some method raises the client's own error."""
-    kind, _, rights = PLACES[place]
+    kind, _, rights = DEPLOYMENTS[deployment]
     allow(inspector, *KEYS, *(f"+{right}" for right in for_sets(rights) if right != missing))
     inspector.on_each("SCRIPT", "FLUSH")
     async with make_client(kind, inspector) as client:
@@ -197,12 +201,14 @@ SEARCHING: Final[dict[LayoutName, tuple[str, ...]]] = {
 """The rights for a reindex, beyond the minimal rights."""
 
 
-async def test_rights_for_reindexing(place: str, layout: LayoutName, inspector: Inspector) -> None:
+async def test_rights_for_reindexing(
+    deployment: str, layout: LayoutName, inspector: Inspector
+) -> None:
     """The documented rights are enough for a reindex, and each of them is needed.
 
     An exhaustive revocation needs one of them.
     """
-    kind, _, rights = PLACES[place]
+    kind, _, rights = DEPLOYMENTS[deployment]
     least, patterns = (
         rights if layout == "default" else for_sets(rights),
         ("~session:*", f"~{inspector.layout.user_session}:*"),
@@ -323,7 +329,7 @@ async def test_session_missing_from_its_index(
         inspector.check()
 
 
-async def test_index_without_an_end(auth: AsyncAuth[Any], inspector: Inspector) -> None:
+async def test_index_without_ttl_keeps_none(auth: AsyncAuth[Any], inspector: Inspector) -> None:
     """An index without a TTL keeps having none: its entries may outlive our sessions.
 
     It is removed with its last entry.
@@ -367,7 +373,7 @@ async def test_records_without_our_members(auth: AsyncAuth[Any], inspector: Insp
 
 
 @beside_others
-async def test_index_has_no_end_beside_others(
+async def test_index_has_no_ttl_with_legacy_writers(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
     """With ``legacy_writers`` an index gets no TTL, and loses one that it has."""
@@ -385,7 +391,7 @@ async def test_index_has_no_end_beside_others(
 
 @beside_others
 @pytest.mark.parametrize("act", ["all", "others", "listing", "end", "logins"])
-async def test_login_of_others_on_its_way(
+async def test_pending_js_login_stays_indexed(
     act: str, adapter: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
     """With ``legacy_writers``, an id that is indexed before its session exists stays indexed.
@@ -413,7 +419,7 @@ async def test_login_of_others_on_its_way(
 
 @beside_others
 @of_sets
-async def test_ended_ids_go_out_beside_others(
+async def test_revoked_ids_leave_index_with_legacy_writers(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
     """With ``legacy_writers``, revoked and renewed ids leave the index; expired ones stay."""
@@ -426,10 +432,12 @@ async def test_ended_ids_go_out_beside_others(
 
 
 @beside_others
-@pytest.mark.parametrize("place", ["one server", "without scripts"])
-async def test_rights_beside_others(place: str, layout: LayoutName, inspector: Inspector) -> None:
+@pytest.mark.parametrize("deployment", ["one server", "without scripts"])
+async def test_rights_with_legacy_writers(
+    deployment: str, layout: LayoutName, inspector: Inspector
+) -> None:
     """With ``legacy_writers``, the right to PERSIST is needed too."""
-    kind, _, rights = PLACES[place]
+    kind, _, rights = DEPLOYMENTS[deployment]
     rights = rights if layout == "default" else for_sets(rights)
     allow(
         inspector,

@@ -15,7 +15,7 @@ import valkey.exceptions
 
 from lucia import AsyncAuth, AsyncAuthRequest
 from lucia._redis.index import LIST
-from lucia._redis.scripts import DELETE, SWAP
+from lucia._redis.scripts import DELETE, REPLACE_WITH_MARKER
 from lucia._testing.racing_calls import AsyncRacingCalls
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.errors import StoreUnavailable
@@ -143,7 +143,7 @@ async def test_a_login_is_sent_once(
 
 
 @pytest.mark.parametrize("kind", ["redis"])
-async def test_a_login_is_sent_once_has_power(
+async def test_control_retrying_client_repeats_login(
     kind: str, proxies: dict[int, LossyProxy], inspector: Inspector
 ) -> None:
     """Control: a client that can't be copied sends the same login as often as it retries."""
@@ -166,7 +166,7 @@ async def test_a_renewal_is_sent_once(
 ) -> None:
     """A renewal whose reply is lost is sent once; a retry by the caller gets the same successor."""
     await adapter.set_session(row("used"))
-    lose(proxies, SWAP.sha if kind.startswith("cluster") else LIST.scripts.renew.sha)
+    lose(proxies, REPLACE_WITH_MARKER.sha if kind.startswith("cluster") else LIST.scripts.renew.sha)
     with pytest.raises(StoreUnavailable) as raised:
         await adapter.renew_session("used", row("new"), grace=MINUTE)
     assert raised.value.ambiguous
@@ -193,7 +193,7 @@ async def test_a_read_is_sent_twice(
     assert lost(proxies) == 2
 
 
-async def test_an_end_is_sent_twice(
+async def test_revocation_is_sent_twice(
     adapter: AsyncRedisSessionAdapter, proxies: dict[int, LossyProxy], inspector: Inspector
 ) -> None:
     """A revocation whose reply is lost is retried once; if lost again, it is ambiguous."""
@@ -337,7 +337,7 @@ async def test_no_connection_is_free(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["redis"])
-async def test_an_answer_that_stops_half_way(kind: str, proxies: dict[int, LossyProxy]) -> None:
+async def test_partial_reply_counts_as_lost(kind: str, proxies: dict[int, LossyProxy]) -> None:
     """Half a reply counts as none; the connection is not used again.
 
     A blocking call may take two deadlines.

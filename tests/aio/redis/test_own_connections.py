@@ -429,7 +429,7 @@ class Traced(Redis):
         return await execute(*arguments, **options)
 
 
-async def test_a_client_of_its_own_kind(
+async def test_custom_client_is_used_as_is(
     redis_server: Server, inspector: Inspector, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A client that runs commands in its own way is used itself, which is logged once."""
@@ -449,7 +449,7 @@ async def test_a_client_of_its_own_kind(
     inspector.on_each("ACL", "DELUSER", "app")
 
 
-async def test_such_a_client_without_a_server() -> None:
+async def test_custom_client_without_server() -> None:
     """If such a client fails, a read has changed nothing, and a write may have been done."""
     async with Traced(
         host="127.0.0.1", port=unused_port(), **AsyncClients.retrying("redis", 0)
@@ -489,7 +489,7 @@ def pausing(count: int) -> Operation[None]:
         yield Call("BLPOP", ("nothing", "0.15"))
 
 
-async def test_an_operation_as_a_whole(redis_server: Server, inspector: Inspector) -> None:
+async def test_operation_has_one_deadline(redis_server: Server, inspector: Inspector) -> None:
     """All commands of an operation share one deadline, unless it goes page by page."""
     soon = timedelta(seconds=0.4)
     async with (

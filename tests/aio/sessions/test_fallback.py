@@ -1,6 +1,6 @@
 """``Auth`` over an adapter with only the five methods of Lucia JS.
 
-``test_ours_`` marks what this library fixes in Lucia JS.
+``test_`` marks what this library fixes in Lucia JS.
 """
 
 from collections.abc import Callable, Sequence
@@ -110,7 +110,7 @@ async def test_sessions_work_over_five_methods(auth: AsyncAuth[User], time: Time
 
 
 @pytest.mark.parametrize(("grace", "served"), [(GRACE, 8), (timedelta(0), 1)])
-async def test_ours_parallel_requests_make_one_successor(
+async def test_parallel_requests_make_one_successor(
     adapter: AsyncSlowAdapter, time: Time, grace: timedelta, served: int
 ) -> None:
     """In one process, concurrent renewals store one successor.
@@ -130,7 +130,7 @@ async def test_ours_parallel_requests_make_one_successor(
     assert await ids(adapter) == [found[0].session_id]
 
 
-async def test_ours_a_used_id_leads_to_its_successor_and_ends_it(
+async def test_a_used_id_leads_to_its_successor_and_ends_it(
     auth: AsyncAuth[User], time: Time
 ) -> None:
     """A used id has its successor within the grace, over several renewals.
@@ -155,7 +155,7 @@ async def test_ours_a_used_id_leads_to_its_successor_and_ends_it(
 
 @pytest.mark.parametrize("ender", ["the session", "all sessions", "by the handle"])
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_ours_another_process_ends_a_session_during_its_renewal(
+async def test_another_process_ends_a_session_during_its_renewal(
     adapter: AsyncSlowAdapter, auth: AsyncAuth[User], time: Time, ender: str, when: str
 ) -> None:
     """A session that another process revokes during its renewal stays revoked."""
@@ -174,7 +174,7 @@ async def test_ours_another_process_ends_a_session_during_its_renewal(
 
 
 @pytest.mark.parametrize("first", ["renewals", "revocation"])
-async def test_ours_renewals_and_revocation_at_once_leave_no_session(
+async def test_renewals_and_revocation_at_once_leave_no_session(
     auth: AsyncAuth[User], adapter: AsyncSlowAdapter, time: Time, first: str
 ) -> None:
     """In one process, revoking all sessions includes successors from concurrent renewals."""
@@ -190,7 +190,7 @@ async def test_ours_renewals_and_revocation_at_once_leave_no_session(
     assert await ids(adapter) == []
 
 
-async def test_ours_one_session_is_kept(auth: AsyncAuth[User], adapter: AsyncSlowAdapter) -> None:
+async def test_one_session_is_kept(auth: AsyncAuth[User], adapter: AsyncSlowAdapter) -> None:
     """``keep=`` keeps one session or its successor, and revokes the others.
 
     The adapter is never called to delete nothing.
@@ -248,7 +248,7 @@ def columns(time: Time) -> AsyncAuth[User]:
     return make(AsyncColumnsAdapter(), time)
 
 
-async def test_ours_a_store_without_attributes_has_handles_all_the_same(
+async def test_a_store_without_attributes_has_handles_all_the_same(
     columns: AsyncAuth[User], time: Time
 ) -> None:
     """Without attributes, the handle is derived from the id, and the login time from the expiry."""
@@ -263,9 +263,7 @@ async def test_ours_a_store_without_attributes_has_handles_all_the_same(
     assert await columns.invalidate_user_session("u", renewed.handle) is True
 
 
-async def test_ours_what_a_store_can_not_keep_is_refused(
-    columns: AsyncAuth[User], time: Time
-) -> None:
+async def test_what_a_store_can_not_keep_is_refused(columns: AsyncAuth[User], time: Time) -> None:
     """Settings and metadata that need attributes are refused before anything is stored.
 
     These are an absolute lifetime and a limit of sessions, when ``Auth`` is created, and metadata,
@@ -285,7 +283,7 @@ async def test_ours_what_a_store_can_not_keep_is_refused(
     assert (await columns.create_session("u", metadata={})).metadata == {}
 
 
-async def test_ours_an_adapter_that_says_nothing_keeps_nothing(time: Time) -> None:
+async def test_an_adapter_that_says_nothing_keeps_nothing(time: Time) -> None:
     """An adapter without ``keeps_attributes`` is never given attributes."""
 
     class Silent:
@@ -320,7 +318,7 @@ async def test_ours_an_adapter_that_says_nothing_keeps_nothing(time: Time) -> No
     assert await alive(auth, session, renewed) == [False, False]
 
 
-async def test_ours_a_cap_over_five_methods(adapter: AsyncSlowAdapter, time: Time) -> None:
+async def test_a_cap_over_five_methods(adapter: AsyncSlowAdapter, time: Time) -> None:
     """50 concurrent logins with a limit of 5 leave exactly 5.
 
     Of logins one after another in the same millisecond, the last five are left, in order.
@@ -337,7 +335,7 @@ async def test_ours_a_cap_over_five_methods(adapter: AsyncSlowAdapter, time: Tim
     ]
 
 
-async def test_ours_caps_of_two_processes(adapter: AsyncSlowAdapter, time: Time) -> None:
+async def test_caps_of_two_processes(adapter: AsyncSlowAdapter, time: Time) -> None:
     """Once the logins of two processes have returned, the limit holds."""
     processes = [make(adapter, time, cap=3), make(adapter, time, cap=3)]
     sessions = await AsyncRacingCalls.gather_results(
@@ -347,7 +345,7 @@ async def test_ours_caps_of_two_processes(adapter: AsyncSlowAdapter, time: Time)
     assert len(await ids(adapter)) == 3
 
 
-async def test_ours_a_cap_over_five_methods_ends_what_is_renewed(
+async def test_a_cap_over_five_methods_ends_what_is_renewed(
     auth: AsyncAuth[User], adapter: AsyncSlowAdapter, time: Time
 ) -> None:
     """The limit revokes the oldest login under its newest id, and the used id has no successor."""

@@ -1,6 +1,6 @@
 """``AuthRequest``: validation, sign-in and sign-out of one request, and the origin check.
 
-``test_ours_`` marks what this library fixes in Lucia JS.
+``test_`` marks what this library fixes in Lucia JS.
 """
 
 import logging
@@ -95,7 +95,7 @@ async def test_the_user_is_looked_up_for_a_session_that_is_known(
     assert store.calls == ["get_session", "get_user"]
 
 
-async def test_concurrent_questions_share_one_answer(
+async def test_concurrent_validations_share_one_result(
     auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time, session: Session
 ) -> None:
     """Concurrent calls of both methods renew once, set one cookie and return the same session."""
@@ -132,7 +132,7 @@ async def test_a_renewed_session_sets_its_cookie(
         assert exchange.headers == {"cache-control": "no-store", "vary": "Cookie"}
 
 
-async def test_ours_a_request_in_flight_gets_the_successors_cookie(
+async def test_a_request_in_flight_gets_the_successors_cookie(
     auth: AsyncAuth[User], session: Session
 ) -> None:
     """A concurrent request with the used id gets the successor, and its cookie."""
@@ -143,7 +143,7 @@ async def test_ours_a_request_in_flight_gets_the_successors_cookie(
 
 
 @pytest.mark.parametrize("method", ["validate", "validate_user"])
-async def test_ours_where_no_cookie_can_be_sent_nothing_is_renewed(
+async def test_where_no_cookie_can_be_sent_nothing_is_renewed(
     auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time, session: Session, method: str
 ) -> None:
     """Once the response has started, an idle session is returned without a renewal."""
@@ -195,7 +195,7 @@ async def test_without_a_possible_id_not_one_command_is_sent(
     assert (store.calls, exchange.cookies, exchange.headers) == ([], [], {})
 
 
-async def test_ours_an_unknown_id_is_a_visitor_and_its_cookie_stays(
+async def test_an_unknown_id_is_a_visitor_and_its_cookie_stays(
     auth: AsyncAuth[User], store: AsyncWatchedStore
 ) -> None:
     """An unknown id does not clear the cookie, and the store is asked once.
@@ -228,7 +228,7 @@ async def test_a_session_whose_user_is_gone_has_no_user(
 
 @pytest.mark.parametrize("method", ["validate", "validate_user"])
 @pytest.mark.parametrize("failing", ["get_session", "renew_session"])
-async def test_ours_a_store_that_fails_logs_nobody_out(
+async def test_a_store_that_fails_logs_nobody_out(
     auth: AsyncAuth[User],
     store: AsyncWatchedStore,
     time: Time,
@@ -271,7 +271,7 @@ async def test_a_failing_user_store_keeps_the_validated_session(
 
 
 @pytest.mark.parametrize("by_key", [False, True])
-async def test_ours_signing_in_sets_the_cookie_of_a_new_session(
+async def test_signing_in_sets_the_cookie_of_a_new_session(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str, *, by_key: bool
 ) -> None:
     """A sign-in creates a session with metadata and sets its cookie; ``validate`` returns it."""
@@ -296,7 +296,7 @@ async def test_ours_signing_in_sets_the_cookie_of_a_new_session(
 
 @pytest.mark.parametrize("validated", [False, True])
 @pytest.mark.parametrize("idle", [False, True])
-async def test_ours_signing_in_ends_the_session_that_the_request_came_with(
+async def test_sign_in_revokes_the_requests_session(
     auth: AsyncAuth[User],
     store: AsyncWatchedStore,
     time: Time,
@@ -319,7 +319,7 @@ async def test_ours_signing_in_ends_the_session_that_the_request_came_with(
     ]
 
 
-async def test_ours_signing_in_as_somebody_else_ends_the_session_before(
+async def test_signing_in_as_somebody_else_ends_the_session_before(
     auth: AsyncAuth[User], session: Session
 ) -> None:
     """A sign-in as another user revokes the request's session."""
@@ -330,7 +330,7 @@ async def test_ours_signing_in_as_somebody_else_ends_the_session_before(
     assert await request.validate() == new
 
 
-async def test_ours_an_id_is_never_adopted_from_a_request(
+async def test_an_id_is_never_adopted_from_a_request(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
     """A planted id is never used for a new session."""
@@ -344,7 +344,7 @@ async def test_ours_an_id_is_never_adopted_from_a_request(
     assert await store.get_session(planted) is None
 
 
-async def test_ours_a_failed_login_changes_nothing(auth: AsyncAuth[User], session: Session) -> None:
+async def test_a_failed_login_changes_nothing(auth: AsyncAuth[User], session: Session) -> None:
     """A wrong password leaves the request's session and its cookie unchanged."""
     exchange = Exchange(session.session_id)
     request = auth.handle_request(exchange.context)
@@ -355,7 +355,7 @@ async def test_ours_a_failed_login_changes_nothing(auth: AsyncAuth[User], sessio
 
 
 @pytest.mark.parametrize("failing", ["set_session", "delete_session"])
-async def test_ours_a_login_that_the_store_fails_sets_no_cookie(
+async def test_a_login_that_the_store_fails_sets_no_cookie(
     auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session, failing: str
 ) -> None:
     """If the store fails during a sign-in, no cookie is set, and the old session stays."""
@@ -369,7 +369,7 @@ async def test_ours_a_login_that_the_store_fails_sets_no_cookie(
     assert await request.validate() == as_read(session)
 
 
-async def test_ours_signing_out(
+async def test_signing_out(
     auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session
 ) -> None:
     """A sign-out revokes the session and clears the cookie; later calls do not ask the store."""
@@ -386,7 +386,7 @@ async def test_ours_signing_out(
     assert store.calls == []
 
 
-async def test_ours_signing_out_with_a_used_id_ends_the_successor(
+async def test_signing_out_with_a_used_id_ends_the_successor(
     auth: AsyncAuth[User], time: Time, session: Session
 ) -> None:
     """A sign-out with a used id revokes the successor, validated before or not."""
@@ -404,7 +404,7 @@ async def test_ours_signing_out_with_a_used_id_ends_the_successor(
     assert not await is_alive(auth, renewed)
 
 
-async def test_ours_signing_out_during_a_validation_ends_what_it_renews(
+async def test_signing_out_during_a_validation_ends_what_it_renews(
     auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time, session: Session
 ) -> None:
     """Concurrent with a validation, a sign-out leaves no session, and its cookie comes last."""
@@ -424,7 +424,7 @@ async def test_ours_signing_out_during_a_validation_ends_what_it_renews(
         ]
 
 
-async def test_ours_signing_in_during_a_validation_leaves_one_session(
+async def test_signing_in_during_a_validation_leaves_one_session(
     auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time, session: Session
 ) -> None:
     """Concurrent with a validation, a sign-in leaves one session and sets the last cookie."""
@@ -444,7 +444,7 @@ async def test_ours_signing_in_during_a_validation_leaves_one_session(
     ]
 
 
-async def test_ours_a_visitors_sign_out_is_no_error(
+async def test_a_visitors_sign_out_is_no_error(
     auth: AsyncAuth[User], store: AsyncWatchedStore
 ) -> None:
     """A sign-out without a cookie sets none; a malformed or unknown one is cleared."""
@@ -456,7 +456,7 @@ async def test_ours_a_visitors_sign_out_is_no_error(
     assert store.calls == ["delete_session"]
 
 
-async def test_ours_signing_out_after_the_response_has_started_ends_the_session(
+async def test_signing_out_after_the_response_has_started_ends_the_session(
     auth: AsyncAuth[User], session: Session
 ) -> None:
     """After the response has started, a sign-out still revokes the session."""
@@ -467,7 +467,7 @@ async def test_ours_signing_out_after_the_response_has_started_ends_the_session(
     assert not await is_alive(auth, session)
 
 
-async def test_ours_a_sign_out_that_the_store_fails_clears_nothing(
+async def test_a_sign_out_that_the_store_fails_clears_nothing(
     auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session
 ) -> None:
     """If the session can't be revoked, the cookie stays, so that the user can retry."""
@@ -484,7 +484,7 @@ async def test_ours_a_sign_out_that_the_store_fails_clears_nothing(
 
 @pytest.mark.parametrize("validated", [False, True])
 @pytest.mark.parametrize("idle", [False, True])
-async def test_ours_a_request_renews_its_session(
+async def test_a_request_renews_its_session(
     auth: AsyncAuth[User],
     store: AsyncWatchedStore,
     time: Time,
@@ -513,16 +513,14 @@ async def test_ours_a_request_renews_its_session(
 
 
 @pytest.mark.parametrize("value", [None, "malformed", "0" * 40])
-async def test_ours_a_visitor_has_nothing_to_renew(
-    auth: AsyncAuth[User], value: str | None
-) -> None:
+async def test_a_visitor_has_nothing_to_renew(auth: AsyncAuth[User], value: str | None) -> None:
     """Without a live session, ``renew`` returns None and does not change the cookie."""
     exchange = Exchange(value)
     assert await auth.handle_request(exchange.context).renew() is None
     assert (exchange.cookies, exchange.headers) == ([], {})
 
 
-async def test_ours_a_bearer_renews_by_asking_for_it(
+async def test_a_bearer_renews_by_asking_for_it(
     auth: AsyncAuth[User], time: Time, session: Session
 ) -> None:
     """With a bearer token, ``renew`` returns the new session and sets no cookie."""
@@ -606,7 +604,7 @@ async def test_no_login_where_no_cookie_can_be_set(
 
 
 @pytest.mark.parametrize("origin", [EVIL, "null", None, ""])
-async def test_ours_a_request_from_another_site_is_a_visitors_and_changes_nothing(
+async def test_a_request_from_another_site_is_a_visitors_and_changes_nothing(
     auth: AsyncAuth[User],
     store: AsyncWatchedStore,
     session: Session,
@@ -692,7 +690,7 @@ def bearer(auth: AsyncAuth[User], *headers: str, cookie: str | None = None) -> t
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
-async def test_ours_the_id_from_the_authorization_header(
+async def test_the_id_from_the_authorization_header(
     auth: AsyncAuth[User], session: Session, scheme: str
 ) -> None:
     """A bearer token is accepted from any origin, and sets no cookie."""
@@ -703,7 +701,7 @@ async def test_ours_the_id_from_the_authorization_header(
     assert (exchange.cookies, exchange.headers) == ([], {})
 
 
-async def test_ours_a_bearers_session_is_not_renewed(
+async def test_a_bearers_session_is_not_renewed(
     auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time, session: Session
 ) -> None:
     """A bearer's idle session is not renewed: the client would not learn the new id."""
@@ -715,7 +713,7 @@ async def test_ours_a_bearers_session_is_not_renewed(
     assert exchange.cookies == []
 
 
-async def test_ours_transports_are_not_mixed(
+async def test_transports_are_not_mixed(
     auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session
 ) -> None:
     """By default no bearer token is read, and with ``bearer`` no cookie."""
@@ -732,7 +730,7 @@ async def test_ours_transports_are_not_mixed(
     "header",
     ["", "Bearer", "Bearer ", "Basic {}", "{}", "Bearer {} {}", "Bearer\t{}", "Bearer: {}"],
 )
-async def test_ours_what_is_no_bearer_token(
+async def test_malformed_authorization_header_is_no_token(
     auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session, header: str
 ) -> None:
     """Other schemes and malformed headers are ignored, and the store is not asked."""
@@ -741,15 +739,13 @@ async def test_ours_what_is_no_bearer_token(
     assert store.calls == []
 
 
-async def test_ours_two_authorization_headers_are_none(
-    auth: AsyncAuth[User], session: Session
-) -> None:
+async def test_two_authorization_headers_are_none(auth: AsyncAuth[User], session: Session) -> None:
     """With two Authorization headers, neither is used."""
     request, _ = bearer(auth, *[f"Bearer {session.session_id}"] * 2)
     assert await request.validate() is None
 
 
-async def test_ours_signing_in_and_out_by_bearer(auth: AsyncAuth[User], session: Session) -> None:
+async def test_signing_in_and_out_by_bearer(auth: AsyncAuth[User], session: Session) -> None:
     """A sign-in with a bearer token revokes its session; no cookie is ever set."""
     request, exchange = bearer(auth, f"Bearer {session.session_id}")
     exchange.started = True
@@ -778,7 +774,7 @@ def test_a_requests_repr(auth: AsyncAuth[User], session: Session) -> None:
     assert repr(bearer(auth, f"Bearer {session.session_id}")[0]) == f"<{name} POST bearer>"
 
 
-async def test_ours_renew_by_bearer(auth: AsyncAuth[User], session: Session) -> None:
+async def test_renew_by_bearer(auth: AsyncAuth[User], session: Session) -> None:
     """A bearer renews its session on demand and keeps its login; no cookie is set."""
     request, exchange = bearer(auth, f"Bearer {session.session_id}")
     renewed = await request.renew()
@@ -788,7 +784,7 @@ async def test_ours_renew_by_bearer(auth: AsyncAuth[User], session: Session) -> 
     assert (exchange.cookies, exchange.headers) == ([], {})
 
 
-async def test_ours_renew_by_cookie(auth: AsyncAuth[User], session: Session) -> None:
+async def test_renew_by_cookie(auth: AsyncAuth[User], session: Session) -> None:
     """An active session is renewed on demand, and its cookie is set."""
     exchange = Exchange(session.session_id)
     renewed = await auth.handle_request(exchange.context).renew()
@@ -796,14 +792,14 @@ async def test_ours_renew_by_cookie(auth: AsyncAuth[User], session: Session) -> 
     assert [cookie.value for cookie in exchange.cookies] == [renewed.session_id]
 
 
-async def test_ours_renew_for_a_visitor(auth: AsyncAuth[User]) -> None:
+async def test_renew_for_a_visitor(auth: AsyncAuth[User]) -> None:
     """Without a session, or with an unknown one, nothing is renewed and no cookie is set."""
     for exchange in (Exchange(), Exchange("0" * 40)):
         assert await auth.handle_request(exchange.context).renew() is None
         assert exchange.cookies == []
 
 
-async def test_ours_renew_checks_the_origin_and_the_response(
+async def test_renew_checks_the_origin_and_the_response(
     auth: AsyncAuth[User], session: Session
 ) -> None:
     """A cross-site request, or one whose response has started, renews nothing."""

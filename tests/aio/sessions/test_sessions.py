@@ -1,6 +1,6 @@
 """Sessions: their states, renewal, revocation and the device list.
 
-``test_ours_`` marks what this library fixes in Lucia JS.
+``test_`` marks what this library fixes in Lucia JS.
 """
 
 import base64
@@ -127,7 +127,7 @@ async def test_a_new_session_is_active_and_fresh(auth: AsyncAuth[User], user_id:
     assert session.created_at.tzinfo is UTC
 
 
-async def test_ours_every_session_carries_created_at_and_a_handle(
+async def test_every_session_carries_created_at_and_a_handle(
     auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session
 ) -> None:
     """A record has four columns, ``created_at`` in milliseconds, a handle, and nothing else.
@@ -157,7 +157,7 @@ async def test_ours_every_session_carries_created_at_and_a_handle(
         (IDLE_END + 1, None),
     ],
 )
-async def test_a_period_counts_up_to_its_very_end(
+async def test_period_includes_its_last_millisecond(
     auth: AsyncAuth[User], time: Time, session: Session, now: int, state: SessionState | None
 ) -> None:
     """A session is active, idle and alive up to and including the last millisecond."""
@@ -224,7 +224,7 @@ async def test_validating_a_dead_session_fails(
 
 
 @pytest.mark.parametrize("session_id", MALFORMED, ids=ascii)
-async def test_what_can_be_no_id_is_never_sent_to_the_store(
+async def test_malformed_id_is_not_sent_to_the_store(
     auth: AsyncAuth[User], store: AsyncWatchedStore, session_id: str
 ) -> None:
     """A malformed id is InvalidSessionId, and no error to invalidate, without any store call."""
@@ -241,7 +241,7 @@ async def test_what_can_be_no_id_is_never_sent_to_the_store(
     assert store.calls == []
 
 
-async def test_what_is_no_text_is_refused_as_an_id(
+async def test_non_str_id_is_type_error(
     auth: AsyncAuth[User],
     store: AsyncWatchedStore,
     session: Session,
@@ -286,7 +286,7 @@ async def test_what_is_no_text_is_refused_as_an_id(
     assert caplog.records == []
 
 
-async def test_what_is_no_text_is_refused_as_a_handle(
+async def test_non_str_handle_is_type_error(
     auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session
 ) -> None:
     """A device or a session instead of a handle is a TypeError, before any store call.
@@ -326,7 +326,7 @@ async def test_unknown_ids_are_invalid_and_no_error_to_invalidate(
     assert await auth.get_all_user_sessions(user_id) == []
 
 
-async def test_what_the_store_refuses_goes_up(
+async def test_store_errors_are_raised_unchanged(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
     """The store's errors are raised unchanged: a taken id, an unknown user, a database's own."""
@@ -445,7 +445,7 @@ async def test_the_session_of_a_user_who_is_gone_is_invalid_and_not_renewed(
     assert "renew_session" not in store.calls
 
 
-async def test_ours_another_sessions_record_is_no_session(
+async def test_another_sessions_record_is_no_session(
     store: AsyncWatchedStore, time: Time, session: Session
 ) -> None:
     """A record with another id is no session, for example from a database that ignores case."""
@@ -472,7 +472,7 @@ async def test_ours_another_sessions_record_is_no_session(
             await method(session.session_id.swapcase())
 
 
-async def test_ours_a_mistaken_record_does_not_lend_its_user(
+async def test_a_mistaken_record_does_not_lend_its_user(
     store: AsyncWatchedStore, time: Time, session: Session
 ) -> None:
     """If the store returns another session for a used id, the successor has its own user."""
@@ -503,7 +503,7 @@ async def test_renew_session(auth: AsyncAuth[User], time: Time, session: Session
     assert await auth.get_session(renewed.session_id) == as_read(renewed)
 
 
-async def test_ours_the_used_session_ends_with_its_renewal(
+async def test_the_used_session_ends_with_its_renewal(
     auth: AsyncAuth[User], time: Time, session: Session
 ) -> None:
     """The used session is removed at once, and its id is invalid after the grace."""
@@ -518,7 +518,7 @@ async def test_ours_the_used_session_ends_with_its_renewal(
     assert await alive(auth, renewed) == [True]
 
 
-async def test_ours_a_used_id_answers_with_the_successor_during_the_grace(
+async def test_used_id_returns_successor_within_grace(
     auth: AsyncAuth[User], time: Time, session: Session
 ) -> None:
     """Within the grace, a used id returns the successor, with ``fresh`` set."""
@@ -528,7 +528,7 @@ async def test_ours_a_used_id_answers_with_the_successor_during_the_grace(
         assert await method(session.session_id) == renewed
 
 
-async def test_ours_parallel_requests_on_an_idle_session_make_one_successor(
+async def test_parallel_requests_on_an_idle_session_make_one_successor(
     auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time, session: Session
 ) -> None:
     """Concurrent validations of an idle session create one successor, which all get."""
@@ -543,7 +543,7 @@ async def test_ours_parallel_requests_on_an_idle_session_make_one_successor(
     assert len(await store.get_sessions_by_user_id(session.user_id)) == 1
 
 
-async def test_ours_without_a_grace_one_request_gets_the_successor(
+async def test_without_a_grace_one_request_gets_the_successor(
     store: AsyncWatchedStore, time: Time, session: Session
 ) -> None:
     """With a grace of 0, one of the concurrent requests gets the successor."""
@@ -557,7 +557,7 @@ async def test_ours_without_a_grace_one_request_gets_the_successor(
 
 
 @pytest.mark.parametrize("grace", [timedelta(0), timedelta(seconds=10), GRACE])
-async def test_ours_ending_the_used_id_ends_the_successor_for_60_seconds(
+async def test_revoking_a_used_id_revokes_its_successor_for_60_seconds(
     store: AsyncWatchedStore, time: Time, session: Session, grace: timedelta
 ) -> None:
     """For 60 seconds, whatever the grace, revoking a used id revokes its successors."""
@@ -603,7 +603,7 @@ async def test_an_idle_successor_is_renewed_through_the_used_id(
     assert (second.state, second.fresh) == ("active", True)
 
 
-async def test_ours_a_renewal_brings_no_ended_session_back(
+async def test_renewal_revives_no_revoked_session(
     auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time, session: Session
 ) -> None:
     """A session that is revoked between its read and its renewal stays revoked."""
@@ -630,7 +630,7 @@ async def test_ours_a_renewal_brings_no_ended_session_back(
         assert await store.get_sessions_by_user_id(session.user_id) == []
 
 
-async def test_ours_a_session_ended_right_after_its_renewal_stays_ended(
+async def test_session_revoked_right_after_renewal_stays_revoked(
     auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time, session: Session
 ) -> None:
     """Revoking a used id before the renewal has returned revokes the returned session."""
@@ -640,7 +640,7 @@ async def test_ours_a_session_ended_right_after_its_renewal_stays_ended(
     assert await alive(auth, session, renewed) == [False, False]
 
 
-async def test_a_successor_that_died_before_the_answer_is_no_session(
+async def test_expired_successor_is_invalid(
     store: AsyncWatchedStore, time: Time, session: Session
 ) -> None:
     """A successor that has expired by the time it is returned is InvalidSessionId."""
@@ -667,7 +667,7 @@ CIRCLE.append(CIRCLE)
 # --- Metadata, handles and the absolute lifetime
 
 
-async def test_ours_noted_handle_and_creation_are_kept_through_renewals(
+async def test_renewals_keep_metadata_handle_and_created_at(
     auth: AsyncAuth[User], time: Time, user_id: str
 ) -> None:
     """Renewals keep the metadata, the handle and the time of the login."""
@@ -699,7 +699,7 @@ async def test_ours_noted_handle_and_creation_are_kept_through_renewals(
     ],
     ids=["bytes", "set", "datetime", "object", "tuple as key", "nan", "infinite", "circle"],
 )
-async def test_ours_what_is_noted_is_json(
+async def test_metadata_must_be_json(
     auth: AsyncAuth[User], store: AsyncWatchedStore, value: Any, reason: str
 ) -> None:
     """A value that is not JSON is a ValueError before any store call.
@@ -748,7 +748,7 @@ async def test_metadata_is_a_mapping(
     assert store.calls == []
 
 
-async def test_ours_no_more_than_8_kib_are_noted(
+async def test_metadata_is_limited_to_8_kib(
     auth: AsyncAuth[User], store: AsyncWatchedStore
 ) -> None:
     """Metadata of more than 8 KiB of JSON is InvalidInput before any store call."""
@@ -778,7 +778,7 @@ async def test_other_attributes_are_kept_through_renewals(
     assert row.attributes == {"theirs": {"a": [1]}, "handle": "theirs", "created_at": NOW}
 
 
-async def test_ours_the_absolute_lifetime_clamps_what_is_written(
+async def test_the_absolute_lifetime_clamps_what_is_written(
     store: AsyncWatchedStore, time: Time, user_id: str
 ) -> None:
     """The absolute lifetime limits both expiries in the record, through all renewals."""
@@ -797,7 +797,7 @@ async def test_ours_the_absolute_lifetime_clamps_what_is_written(
         await auth.validate_session(session.session_id)
 
 
-async def test_ours_a_lifetime_shorter_than_the_periods_clamps_both(
+async def test_a_lifetime_shorter_than_the_periods_clamps_both(
     store: AsyncWatchedStore, time: Time, user_id: str
 ) -> None:
     """A session is not active beyond its absolute lifetime."""
@@ -808,7 +808,7 @@ async def test_ours_a_lifetime_shorter_than_the_periods_clamps_both(
     )
 
 
-async def test_ours_an_absolute_lifetime_shortened_later_ends_at_the_next_renewal(
+async def test_an_absolute_lifetime_shortened_later_ends_at_the_next_renewal(
     store: AsyncWatchedStore, time: Time, session: Session
 ) -> None:
     """A session older than a newly configured lifetime is removed instead of renewed."""
@@ -822,7 +822,7 @@ async def test_ours_an_absolute_lifetime_shortened_later_ends_at_the_next_renewa
     assert "renew_session" not in store.calls
 
 
-async def test_ours_absolute_lifetime_is_off_by_default(
+async def test_absolute_lifetime_is_off_by_default(
     auth: AsyncAuth[User], time: Time, session: Session
 ) -> None:
     """Without an absolute lifetime, a session that is used lives on for years."""
@@ -832,7 +832,7 @@ async def test_ours_absolute_lifetime_is_off_by_default(
     assert session.created_at == utc(NOW)
 
 
-async def test_ours_a_cap_ends_the_oldest_logins(
+async def test_cap_revokes_the_oldest_logins(
     store: AsyncWatchedStore, time: Time, user_id: str
 ) -> None:
     """With a limit of 2, a third login revokes the first one, even if it was renewed last.
@@ -855,7 +855,7 @@ async def test_ours_a_cap_ends_the_oldest_logins(
     ]
 
 
-async def test_ours_dead_sessions_are_not_counted_for_a_cap(
+async def test_dead_sessions_are_not_counted_for_a_cap(
     store: AsyncWatchedStore, time: Time, user_id: str
 ) -> None:
     """Expired sessions do not count for the limit."""
@@ -868,7 +868,7 @@ async def test_ours_dead_sessions_are_not_counted_for_a_cap(
     assert await alive(auth, second, third) == [True, True]
 
 
-async def test_ours_a_cap_is_off_by_default(
+async def test_a_cap_is_off_by_default(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
     """Without a limit, a user may have any number of logins, each with one store call."""
@@ -881,7 +881,7 @@ async def test_ours_a_cap_is_off_by_default(
     ("cap", "error"),
     [(0, ValueError), (-1, ValueError), (1_001, ValueError), (True, TypeError), ("5", TypeError)],
 )
-def test_ours_a_cap_is_a_number_of_logins(
+def test_a_cap_is_a_number_of_logins(
     store: AsyncWatchedStore, time: Time, cap: Any, error: type[Exception]
 ) -> None:
     """A limit must be an integer from 1 to 1,000."""
@@ -901,7 +901,7 @@ def test_ours_a_cap_is_a_number_of_logins(
         {"created_at": 1.5, "handle": b"h"},
     ],
 )
-async def test_ours_records_made_elsewhere(
+async def test_records_made_elsewhere(
     auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time, odd: dict[str, Any]
 ) -> None:
     """A missing or odd handle is derived from the id, and a missing login time from the expiry.
@@ -942,14 +942,14 @@ async def test_invalidate_all_user_sessions(auth: AsyncAuth[User], session: Sess
     assert await auth.invalidate_all_user_sessions(session.user_id) is True
 
 
-async def test_ours_one_session_is_kept(auth: AsyncAuth[User], session: Session) -> None:
+async def test_one_session_is_kept(auth: AsyncAuth[User], session: Session) -> None:
     """``keep=`` keeps one session, and True is returned."""
     more = [await auth.create_session(session.user_id) for _ in range(3)]
     assert await auth.invalidate_all_user_sessions(session.user_id, keep=session.session_id) is True
     assert await alive(auth, session, *more) == [True, False, False, False]
 
 
-async def test_ours_a_kept_session_may_have_been_renewed(
+async def test_a_kept_session_may_have_been_renewed(
     auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session
 ) -> None:
     """``keep=`` with a used id keeps its successor, even if it is renewed meanwhile."""
@@ -964,7 +964,7 @@ async def test_ours_a_kept_session_may_have_been_renewed(
 
 
 @pytest.mark.parametrize("keep", ["unknown", "malformed", "somebody else's"])
-async def test_ours_what_is_no_session_of_the_user_is_not_kept(
+async def test_keep_of_a_foreign_or_dead_session_revokes_all(
     auth: AsyncAuth[User], session: Session, keep: str
 ) -> None:
     """If ``keep=`` is no live session of the user, all are revoked, and False is returned."""
@@ -974,7 +974,7 @@ async def test_ours_what_is_no_session_of_the_user_is_not_kept(
     assert await alive(auth, session, theirs) == [False, True]
 
 
-async def test_ours_revocation_misses_nothing_that_had_returned(
+async def test_revocation_misses_nothing_that_had_returned(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
     """Revoking all sessions revokes those from before, despite concurrent logins and renewals."""
@@ -992,7 +992,7 @@ async def test_ours_revocation_misses_nothing_that_had_returned(
 # --- The device list
 
 
-async def test_ours_the_device_list(auth: AsyncAuth[User], time: Time, user_id: str) -> None:
+async def test_the_device_list(auth: AsyncAuth[User], time: Time, user_id: str) -> None:
     """The list has active and idle sessions, newest login first, without session ids."""
     sessions = []
     for number in range(3):
@@ -1054,7 +1054,7 @@ async def test_a_login_that_is_being_renewed_is_one_device(
     assert await auth.get_user_session(user_id, "h") == device
 
 
-async def test_a_login_that_has_ended_is_not_found(
+async def test_revoked_login_is_not_found(
     auth: AsyncAuth[User], time: Time, session: Session
 ) -> None:
     """A revoked, expired, unknown or foreign login is InvalidSessionId."""
@@ -1110,7 +1110,7 @@ async def test_the_device_list_of_an_unknown_user(
     assert store.calls == []
 
 
-async def test_ours_a_login_is_ended_by_its_handle(auth: AsyncAuth[User], session: Session) -> None:
+async def test_login_is_revoked_by_its_handle(auth: AsyncAuth[User], session: Session) -> None:
     """Revoking a login by its handle returns whether there was one, and leaves the others."""
     other = await auth.create_session(session.user_id)
     assert await auth.invalidate_user_session(session.user_id, session.handle) is True
@@ -1119,15 +1119,13 @@ async def test_ours_a_login_is_ended_by_its_handle(auth: AsyncAuth[User], sessio
     assert await alive(auth, session, other) == [False, True]
 
 
-async def test_ours_a_handle_works_for_its_owner_alone(
-    auth: AsyncAuth[User], session: Session
-) -> None:
+async def test_a_handle_works_for_its_owner_alone(auth: AsyncAuth[User], session: Session) -> None:
     """Another user's handle revokes nothing, and the result does not reveal it."""
     assert await auth.invalidate_user_session("other", session.handle) is False
     assert await alive(auth, session) == [True]
 
 
-async def test_ours_ending_a_login_follows_its_renewal(
+async def test_revoking_a_login_follows_its_renewal(
     auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session
 ) -> None:
     """A login that is renewed while it is revoked by its handle is revoked."""
@@ -1141,7 +1139,7 @@ async def test_ours_ending_a_login_follows_its_renewal(
     assert await alive(auth, session, *renewed) == [False, False]
 
 
-async def test_ours_a_record_without_a_handle_is_ended_by_the_derived_one(
+async def test_record_without_a_handle_is_revoked_by_the_derived_one(
     auth: AsyncAuth[User], store: AsyncWatchedStore
 ) -> None:
     """A record without a handle is revoked by a derived one, which reveals nothing of the id."""
@@ -1153,7 +1151,7 @@ async def test_ours_a_record_without_a_handle_is_ended_by_the_derived_one(
     assert await auth.get_all_user_sessions("their") == []
 
 
-async def test_ours_another_users_record_is_neither_listed_nor_ended(
+async def test_other_users_record_is_neither_listed_nor_revoked(
     store: AsyncWatchedStore, time: Time, session: Session
 ) -> None:
     """If a store's index returns another user's sessions, they are neither listed nor revoked."""
@@ -1251,7 +1249,7 @@ async def test_a_store_that_expires_records_is_not_swept(
 
 @pytest.mark.parametrize("bare", [60, 60.0, "60", True, (1,)])
 @pytest.mark.parametrize("name", ["active", "idle", "absolute", "grace"])
-def test_ours_a_bare_number_is_no_duration(name: str, bare: Any) -> None:
+def test_a_bare_number_is_no_duration(name: str, bare: Any) -> None:
     """A duration must be a ``timedelta``; the error names the setting."""
     durations: dict[str, Any] = {name: bare}
     with pytest.raises(TypeError, match=f"{name} must be a datetime.timedelta"):
@@ -1329,7 +1327,7 @@ class AsyncInterruptedStore(AsyncMemoryAdapter):
             raise ConcurrentlyRevoked
 
 
-async def test_ours_a_login_is_tried_once_more(time: Time) -> None:
+async def test_a_login_is_tried_once_more(time: Time) -> None:
     """A login that a revocation overtakes is retried once, with a new id."""
     store = AsyncInterruptedStore()
     auth = AsyncAuth(sessions=store, env="DEV", clock=time)
@@ -1340,7 +1338,7 @@ async def test_ours_a_login_is_tried_once_more(time: Time) -> None:
         await auth.create_session("u")
 
 
-async def test_ours_a_renewal_is_tried_once_more(time: Time) -> None:
+async def test_a_renewal_is_tried_once_more(time: Time) -> None:
     """A renewal that a revocation overtakes is retried once, if the used session still exists."""
     store = AsyncInterruptedStore()
     auth = AsyncAuth(sessions=store, env="DEV", clock=time)
@@ -1353,7 +1351,7 @@ async def test_ours_a_renewal_is_tried_once_more(time: Time) -> None:
         await auth.renew_session(renewed.session_id)
 
 
-async def test_ours_a_login_is_listed_once(
+async def test_a_login_is_listed_once(
     auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time
 ) -> None:
     """A login that is being renewed, with both sessions stored, is listed once, as renewed."""

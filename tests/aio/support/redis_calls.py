@@ -18,9 +18,9 @@ from tests.support.redis_inspectors import Inspector
 from tests.support.sessions import row
 
 __all__ = [
-    "ENDS",
     "MINUTE",
     "OTHER_SECRET",
+    "REVOCATIONS",
     "SECRET",
     "WRITES",
     "add",
@@ -138,4 +138,4 @@ def every_call(adapter: AsyncRedisSessionAdapter) -> dict[str, Callable[[], Any]
 
 WRITES = ("set_session", "set_session_capped", "renew_session")
 
-ENDS = ("delete_session", "delete_sessions_by_user_id", "delete_other_sessions")
+REVOCATIONS = ("delete_session", "delete_sessions_by_user_id", "delete_other_sessions")

@@ -53,7 +53,7 @@ SECOND: Final = timedelta(seconds=1)
 LONG: Final = Throttle(by_key=FailureLimit(free=5, first_wait=timedelta(minutes=10)))
 KEYS: Final = ("~session:*", "~userSession:*")
 EVERYTHING: Final = ("~*", "+@all")
-PLACES: Final[Mapping[str, tuple[str, ...]]] = {
+DEPLOYMENTS: Final[Mapping[str, tuple[str, ...]]] = {
     "redis": EVERYTHING,
     "valkey": EVERYTHING,
     "redis, no scripts": (*EVERYTHING, "-@scripting"),
@@ -136,7 +136,7 @@ async def check_fifty_guesses(
 
 
 @pytest.mark.parametrize("key", [ALICE, NOBODY], ids=["known", "unknown"])
-async def test_ours_it_slows_down_and_then_refuses_for_a_while(
+async def test_it_slows_down_and_then_refuses_for_a_while(
     auth: AsyncAuth[User], time: Time, hasher: CountingHash, key: tuple[str, str]
 ) -> None:
     """Five wrong passwords are free, then the wait doubles, for known and unknown keys alike.
@@ -155,7 +155,7 @@ async def test_ours_it_slows_down_and_then_refuses_for_a_while(
         assert len(hasher.verified) == 1
 
 
-async def test_ours_nobody_is_locked_out_for_good(
+async def test_nobody_is_locked_out_for_good(
     auth: AsyncAuth[User], time: Time, user_id: str
 ) -> None:
     """After the wait, the right password logs in; a day after the last failure, none is counted."""
@@ -188,7 +188,7 @@ async def waits_of_a_stranger(
     return waits
 
 
-async def test_ours_a_stranger_does_not_see_that_the_owner_logs_in(
+async def test_a_stranger_does_not_see_that_the_owner_logs_in(
     auth: AsyncAuth[User], time: Time
 ) -> None:
     """A success resets no failures of others, so the waits are those of an unknown key."""
@@ -209,16 +209,14 @@ class AsyncForgettingGuard(AsyncGuard):
         self._store = AsyncMemoryThrottleStore(self._time)
 
 
-async def test_ours_a_stranger_does_not_see_that_the_owner_logs_in_has_power(
-    auth: AsyncAuth[User], time: Time
-) -> None:
+async def test_control_reset_on_success_reveals_login(auth: AsyncAuth[User], time: Time) -> None:
     """Control: if a success resets the failures of others, the waits reveal that the key exists."""
     auth._guard = AsyncForgettingGuard(time)
     at_known = await waits_of_a_stranger(auth, time, ALICE, owner=True)
     assert at_known != await waits_of_a_stranger(auth, time, NOBODY, owner=False)
 
 
-async def test_ours_a_success_counts_nothing(auth: AsyncAuth[User]) -> None:
+async def test_a_success_counts_nothing(auth: AsyncAuth[User]) -> None:
     """Any number of successful logins, one after another, is not throttled."""
     for _ in range(60):
         await auth.use_key(*ALICE, PASSWORD, address=HOME)
@@ -286,7 +284,7 @@ async def test_without_a_password_nothing_is_counted(auth: AsyncAuth[User], user
 # --- By address
 
 
-async def test_ours_one_address_at_many_keys(
+async def test_one_address_at_many_keys(
     auth: AsyncAuth[User], time: Time, hasher: CountingHash, user_id: str
 ) -> None:
     """Fifty failures from one address are free, at any keys; then the address has to wait."""
@@ -305,7 +303,7 @@ async def test_ours_one_address_at_many_keys(
     await fail(auth, 3, address=HOME)
 
 
-async def test_ours_a_success_forgets_no_failure_of_the_address(auth: AsyncAuth[User]) -> None:
+async def test_a_success_forgets_no_failure_of_the_address(auth: AsyncAuth[User]) -> None:
     """A success resets no failures of the address: an account would buy guesses at others."""
     for number in range(50):
         await auth.use_key(*ALICE, PASSWORD, address=HOME)
@@ -342,7 +340,7 @@ async def test_the_address_of_a_request(auth: AsyncAuth[User], user_id: str) -> 
 # --- Single-use keys
 
 
-async def test_ours_five_wrong_passwords_consume_a_single_use_key(
+async def test_five_wrong_passwords_consume_a_single_use_key(
     auth: AsyncAuth[User], time: Time, user_id: str
 ) -> None:
     """Five wrong passwords consume a single-use key; a new key with this id has its own five.
@@ -364,7 +362,7 @@ async def test_ours_five_wrong_passwords_consume_a_single_use_key(
     assert (await auth.use_key(*CODE, "123456")).user_id == user_id
 
 
-async def test_ours_a_single_use_keys_failures_are_not_forgotten(
+async def test_a_single_use_keys_failures_are_not_forgotten(
     auth: AsyncAuth[User], time: Time, user_id: str
 ) -> None:
     """Failures at a single-use key are never forgotten."""
@@ -390,7 +388,7 @@ async def test_an_expired_key_is_consumed_by_the_right_password_alone(
     assert await seconds_to_wait(auth, at=CODE) == 1
 
 
-async def test_ours_a_key_whose_guesses_are_used_up_is_as_none(
+async def test_exhausted_key_is_invalid_even_if_not_removed(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
     """If a key can't be removed after the last wrong password, it is invalid nevertheless."""
@@ -460,7 +458,7 @@ async def test_the_limits_can_be_switched_off(
     ids=lambda error: type(error).__name__,
 )
 @pytest.mark.parametrize("key", [ALICE, CODE], ids=["persistent", "single-use"])
-async def test_ours_an_error_is_no_failure(
+async def test_an_error_is_no_failure(
     auth: AsyncAuth[User],
     hasher: CountingHash,
     user_id: str,
@@ -547,7 +545,7 @@ async def test_an_adapter_may_offer_a_store(time: Time) -> None:
     assert await seconds_to_wait(another) == 1
 
 
-async def test_ours_a_store_that_can_not_count_lets_nobody_in(time: Time) -> None:
+async def test_a_store_that_can_not_count_lets_nobody_in(time: Time) -> None:
     """If the store of failures raises, nobody gets in, and no password is verified."""
     auth, _, hasher = await own_auth(time, "attempt")
     with pytest.raises(StoreDownError):
@@ -555,7 +553,7 @@ async def test_ours_a_store_that_can_not_count_lets_nobody_in(time: Time) -> Non
     assert hasher.verified == []
 
 
-async def test_ours_a_success_that_can_not_be_noted_consumes_nothing(time: Time) -> None:
+async def test_key_is_not_consumed_if_success_cannot_be_recorded(time: Time) -> None:
     """If a success can't be recorded, the error comes before a key is consumed.
 
     No session is created, and the user can retry.
@@ -585,12 +583,12 @@ async def test_an_attempt_that_can_not_be_taken_back_is_a_failure(
 # --- Concurrent guesses
 
 
-async def test_ours_guesses_at_once(auth: AsyncAuth[User], hasher: CountingHash) -> None:
+async def test_guesses_at_once(auth: AsyncAuth[User], hasher: CountingHash) -> None:
     """Of fifty concurrent guesses at one key, five are verified."""
     await at_once(auth, hasher)
 
 
-async def test_ours_guesses_at_once_from_one_address(
+async def test_guesses_at_once_from_one_address(
     auth: AsyncAuth[User], hasher: CountingHash
 ) -> None:
     """Of sixty concurrent guesses at sixty keys from one address, fifty are verified."""
@@ -605,7 +603,7 @@ async def test_ours_guesses_at_once_from_one_address(
 
 
 @pytest.mark.parametrize("throttle", [Throttle(), Throttle(by_key=None)], ids=["waits", "no waits"])
-async def test_ours_guesses_at_once_at_a_single_use_key(
+async def test_guesses_at_once_at_a_single_use_key(
     store: AsyncWatchedStore, time: Time, hasher: CountingHash, user_id: str, throttle: Throttle
 ) -> None:
     """Of fifty concurrent guesses at a code, at most five are verified, and consume it."""
@@ -630,16 +628,16 @@ async def at_once(auth: AsyncAuth[User], hasher: CountingHash) -> None:
 # --- In Redis
 
 
-@pytest.fixture(params=PLACES)
-def place(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(params=DEPLOYMENTS)
+def deployment(request: pytest.FixtureRequest) -> str:
     """Return each server with the client's rights; a test selects some by ``parametrize``."""
     return str(request.param)
 
 
 @pytest.fixture
-def inspector(place: str, request: pytest.FixtureRequest) -> Generator[Inspector, None, None]:
+def inspector(deployment: str, request: pytest.FixtureRequest) -> Generator[Inspector, None, None]:
     """Yield an inspector of the emptied server."""
-    name = place.partition(",")[0]
+    name = deployment.partition(",")[0]
     if name == "cluster":
         cluster: Cluster = request.getfixturevalue("cluster")
         with ClusterInspector(cluster) as found:
@@ -651,9 +649,9 @@ def inspector(place: str, request: pytest.FixtureRequest) -> Generator[Inspector
 
 
 @pytest.fixture
-async def client(place: str, inspector: Inspector) -> AsyncIterator[Any]:
+async def client(deployment: str, inspector: Inspector) -> AsyncIterator[Any]:
     """Yield a client of a user with these rights."""
-    inspector.on_each("ACL", "SETUSER", "app", "reset", "on", ">pass", *PLACES[place])
+    inspector.on_each("ACL", "SETUSER", "app", "reset", "on", ">pass", *DEPLOYMENTS[deployment])
     options: dict[str, Any] = {"username": "app", "password": "pass"}
     if isinstance(inspector, ClusterInspector):
         client = AsyncClients.of_cluster("redis", inspector.cluster, **options)
@@ -688,7 +686,7 @@ def lists(inspector: Inspector) -> list[str]:
     return [key for key in inspector.census() if key.startswith("session:throttle:")]
 
 
-async def test_ours_guesses_at_once_in_redis(
+async def test_guesses_at_once_in_redis(
     shared: AsyncAuth[User], inspector: Inspector, hasher: CountingHash
 ) -> None:
     """Of fifty concurrent guesses, five are verified, and every key has a TTL."""
@@ -700,7 +698,7 @@ async def test_ours_guesses_at_once_in_redis(
     assert [inspector.client.llen(key) for key in failures] == [5, 5]
 
 
-async def test_ours_a_success_in_redis(
+async def test_a_success_in_redis(
     shared: AsyncAuth[User], inspector: Inspector, user_id: str
 ) -> None:
     """A success removes only its own attempt; keys in Redis contain only hashes."""
@@ -712,14 +710,14 @@ async def test_ours_a_success_in_redis(
         assert "alice" not in text
 
 
-async def test_ours_a_single_use_key_in_redis(
+async def test_a_single_use_key_in_redis(
     shared: AsyncAuth[User], store: AsyncWatchedStore, hasher: CountingHash, user_id: str
 ) -> None:
     """Of fifty concurrent guesses at a code, five are verified, in every deployment."""
     await check_fifty_guesses(shared, store, hasher, user_id)
 
 
-@pytest.mark.parametrize("place", ["redis", "redis, no scripts", "cluster"], indirect=True)
+@pytest.mark.parametrize("deployment", ["redis", "redis, no scripts", "cluster"], indirect=True)
 async def test_all_processes_count_together(
     shared: AsyncAuth[User], store: AsyncWatchedStore, client: Any
 ) -> None:
@@ -732,8 +730,8 @@ async def test_all_processes_count_together(
     assert 0 < await seconds_to_wait(shared) <= 600
 
 
-@pytest.mark.parametrize("place", ["redis", "cluster"], indirect=True)
-async def test_ours_names_with_a_secret(
+@pytest.mark.parametrize("deployment", ["redis", "cluster"], indirect=True)
+async def test_names_with_a_secret(
     store: AsyncWatchedStore, inspector: Inspector, client: Any
 ) -> None:
     """With ``id_keys``, names of failures are keyed hashes; processes share the current key."""
@@ -755,8 +753,8 @@ async def test_ours_names_with_a_secret(
             assert (name in key) == (not keys)
 
 
-@pytest.mark.parametrize("place", ["redis"], indirect=True)
-async def test_one_trip(shared: AsyncAuth[User], inspector: Inspector) -> None:
+@pytest.mark.parametrize("deployment", ["redis"], indirect=True)
+async def test_attempt_is_one_script(shared: AsyncAuth[User], inspector: Inspector) -> None:
     """Key and address are counted by one script; a throttled attempt writes nothing."""
     await fail(shared, address=HOME)
     with inspector.watched() as sent:
@@ -772,9 +770,9 @@ async def test_one_trip(shared: AsyncAuth[User], inspector: Inspector) -> None:
     ]
 
 
-@pytest.mark.parametrize("place", ["redis", "redis, no scripts"], indirect=True)
+@pytest.mark.parametrize("deployment", ["redis", "redis, no scripts"], indirect=True)
 async def test_a_key_that_is_not_ours(shared: AsyncAuth[User], inspector: Inspector) -> None:
-    """A value of another type in place of failures is StoreCorrupt, and nobody gets in."""
+    """A value of another type in deployment of failures is StoreCorrupt, and nobody gets in."""
     await fail(shared)
     (key,) = inspector.keys()
     inspector.client.delete(key)
@@ -783,7 +781,7 @@ async def test_a_key_that_is_not_ours(shared: AsyncAuth[User], inspector: Inspec
         await shared.use_key(*ALICE, PASSWORD)
 
 
-async def test_ours_no_redis_no_sign_in(store: AsyncWatchedStore, hasher: CountingHash) -> None:
+async def test_no_redis_no_sign_in(store: AsyncWatchedStore, hasher: CountingHash) -> None:
     """If Redis is down, it is StoreUnavailable, and no password is verified."""
     client = AsyncClients.make_hasty(Server("redis", "127.0.0.1", unused_port(), Path("/nowhere")))
     auth = AsyncAuth(users=store, sessions=AsyncRedisSessionAdapter(client), env="DEV", hash=hasher)

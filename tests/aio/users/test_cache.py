@@ -77,7 +77,9 @@ async def name_of(auth: AsyncAuth[Named], session: Session) -> str:
     return (await auth.validate_session_user(session.session_id)).user.name
 
 
-async def test_without_a_cache_each_request_asks(store: AsyncWatchedStore, time: Time) -> None:
+async def test_each_request_reads_the_user_without_a_cache(
+    store: AsyncWatchedStore, time: Time
+) -> None:
     """Without a cache, which is the default, each request reads the user."""
     auth = make(store, time, None)
     session = await log_in(auth, store)
@@ -86,7 +88,7 @@ async def test_without_a_cache_each_request_asks(store: AsyncWatchedStore, time:
     assert store.calls == ["get_user"] * 2
 
 
-async def test_with_a_cache_the_first_request_asks(
+async def test_first_request_reads_the_user_with_a_cache(
     auth: AsyncAuth[Named], store: AsyncWatchedStore
 ) -> None:
     """With a cache, only the first request reads the user.
@@ -179,7 +181,7 @@ async def test_a_deleted_user_is_gone_at_once(
             await name_of(auth, each)
 
 
-async def test_who_is_logged_out_is_out_at_once(
+async def test_revoked_session_is_invalid_at_once(
     auth: AsyncAuth[Named], store: AsyncWatchedStore
 ) -> None:
     """A revoked session is invalid at once: sessions are not cached."""

@@ -1,6 +1,6 @@
 """Users, and ``Auth`` without users.
 
-``test_ours_`` marks what this library fixes in Lucia JS.
+``test_`` marks what this library fixes in Lucia JS.
 """
 
 import logging
@@ -270,7 +270,7 @@ async def test_delete_user(auth: AsyncAuth[User], store: AsyncWatchedStore) -> N
 @pytest.mark.parametrize(
     "moment", ["delete_keys_by_user_id", "delete_sessions_by_user_id", "delete_user"]
 )
-async def test_ours_a_login_during_the_deletion_leaves_no_session(
+async def test_a_login_during_the_deletion_leaves_no_session(
     auth: AsyncAuth[User], store: AsyncWatchedStore, moment: str
 ) -> None:
     """A session created at any moment of the deletion is removed with the user."""
@@ -284,7 +284,7 @@ async def test_ours_a_login_during_the_deletion_leaves_no_session(
 
 @pytest.mark.parametrize("moment", ["get_key", "set_session"])
 @pytest.mark.parametrize("single_use", [False, True])
-async def test_ours_a_login_with_a_key_does_not_outlive_its_user(
+async def test_a_login_with_a_key_does_not_outlive_its_user(
     auth: AsyncAuth[User], store: AsyncWatchedStore, moment: str, *, single_use: bool
 ) -> None:
     """A user that is deleted during a login, with any kind of key, has no session afterwards."""
@@ -308,9 +308,7 @@ async def test_ours_a_login_with_a_key_does_not_outlive_its_user(
 # --- Without ``users=``
 
 
-async def test_ours_without_users_it_is_a_session_library(
-    store: AsyncWatchedStore, time: Time
-) -> None:
+async def test_without_users_it_is_a_session_library(store: AsyncWatchedStore, time: Time) -> None:
     """Without ``users=``, everything about sessions works, with any text as a user id."""
     auth = make_auth(store, time, users=None)
     session = await auth.create_session("theirs", metadata={"a": 1})
@@ -331,9 +329,7 @@ async def test_ours_without_users_it_is_a_session_library(
     assert not {"get_user", "get_key", "get_session_and_user_by_session_id"} & set(store.calls)
 
 
-async def test_ours_without_users_their_methods_say_so(
-    store: AsyncWatchedStore, time: Time
-) -> None:
+async def test_without_users_their_methods_say_so(store: AsyncWatchedStore, time: Time) -> None:
     """Without ``users=``, methods for users, keys and passwords raise UsersNotConfigured."""
     auth = make_auth(store, time, users=None)
     session = await auth.create_session("theirs")
@@ -375,7 +371,7 @@ async def test_ours_without_users_their_methods_say_so(
 # --- Secrets
 
 
-async def test_ours_no_secret_is_shown(
+async def test_no_secret_is_shown(
     auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time, caplog: pytest.LogCaptureFixture
 ) -> None:
     """No repr, text, log line or traceback contains a session id, password, hash or reset token."""

@@ -13,7 +13,7 @@ import redis
 from redis.crc import key_slot
 
 from lucia._async.stores.redis.router import open_route as open_async_route
-from lucia._redis.commands import USUAL, SendMode
+from lucia._redis.commands import DEFAULT_MODE, SendMode
 from lucia._redis.replay import Revocations
 from lucia._redis.transport.retries import NoReply
 from lucia._redis.transport.settings import AsyncSettings, Settings
@@ -68,7 +68,7 @@ async def call(flavour: str, method: Any, *arguments: Any) -> Any:
 
 async def ping(flavour: str, route: Any, key: str | None = None, seconds: float = SECONDS) -> Any:
     """Send PING to the node that serves a key, or to any node."""
-    return await call(flavour, route.ask, key, [("PING",)], seconds, USUAL)
+    return await call(flavour, route.ask, key, [("PING",)], seconds, DEFAULT_MODE)
 
 
 @each_flavour
@@ -153,7 +153,7 @@ async def test_a_node_that_left_its_address(
 
 
 @each_flavour
-async def test_requests_beside_a_map_that_is_being_read(
+async def test_requests_while_the_map_is_read(
     flavour: str, dead: list[int], cluster: Cluster
 ) -> None:
     """While the map can't be read, only requests to suspect nodes wait for it.

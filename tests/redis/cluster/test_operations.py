@@ -33,7 +33,7 @@ from lucia._redis.index import LIST
 from lucia._redis.operations import MAX_HOPS, get_successor
 from lucia._redis.records import Marker, encode_marker, encode_row
 from lucia._redis.revocations import TOMBSTONE
-from lucia._redis.scripts import ALREADY_EXPIRED, DELETE, SWAP
+from lucia._redis.scripts import ALREADY_EXPIRED, DELETE, REPLACE_WITH_MARKER
 from lucia._redis.single_server import SingleServerStore
 from lucia._rules.sessions import system_clock
 from lucia.errors import ConcurrentlyRevoked, DuplicateSessionId
@@ -49,7 +49,7 @@ LOST = redis.ConnectionError("the reply was lost")
 STEPS: dict[str, Callable[[], SlotSteps]] = {"scripted": ScriptedSteps, "plain": PlainSteps}
 
 
-class Bench:
+class Harness:
     """Operations on one server or cluster, to be run at once or in steps."""
 
     def __init__(self, inspector: Inspector, steps: SlotSteps) -> None:
@@ -111,21 +111,23 @@ def names(command: Command) -> set[str]:
 
 
 @pytest.fixture(params=["scripted, cluster", "plain, cluster", "plain, redis", "plain, valkey"])
-def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+def harness(request: pytest.FixtureRequest) -> Iterator[Harness]:
     """Yield operations with and without scripts, in an empty cluster and on servers."""
     steps, place = str(request.param).split(", ")
     if place == "cluster":
         with ClusterInspector(request.getfixturevalue("cluster")) as found:
-            yield Bench(found, STEPS[steps]())
+            yield Harness(found, STEPS[steps]())
     else:
         with Inspector(request.getfixturevalue(f"{place}_server")) as found:
-            yield Bench(found, STEPS[steps]())
+            yield Harness(found, STEPS[steps]())
 
 
-on_one_server = pytest.mark.parametrize("bench", ["scripted, redis", "plain, redis"], indirect=True)
-with_scripts = pytest.mark.parametrize("bench", ["scripted, redis"], indirect=True)
+on_one_server = pytest.mark.parametrize(
+    "harness", ["scripted, redis", "plain, redis"], indirect=True
+)
+with_scripts = pytest.mark.parametrize("harness", ["scripted, redis"], indirect=True)
 without_scripts = pytest.mark.parametrize(
-    "bench", ["plain, redis", "plain, cluster"], indirect=True
+    "harness", ["plain, redis", "plain, cluster"], indirect=True
 )
 
 
@@ -180,7 +182,7 @@ def test_steps_of_a_renewal() -> None:
         ClusterStore(DEFAULT, ScriptedSteps()).renew("old", SESSION, 5), True, 1, 1, 1
     )
     assert (commands, found) == (
-        [C1, PUSHED, C3, Eval(SWAP, (used, marker_key), (marker, MINUTE))],
+        [C1, PUSHED, C3, Eval(REPLACE_WITH_MARKER, (used, marker_key), (marker, MINUTE))],
         SESSION,
     )
     commands, found = replay(
@@ -239,7 +241,7 @@ def test_steps_of_a_renewal_that_lost() -> None:
     assert (commands[6:], found) == ([*swap, *late, *plain_undo], first)
 
 
-def test_steps_of_ending() -> None:
+def test_steps_of_a_revocation() -> None:
     """A session is deleted and its marker read, then its id is removed from the index.
 
     With scripts the former is one step. Without, a tombstone is set where there is no marker.
@@ -269,7 +271,7 @@ def test_steps_of_ending() -> None:
     ]
 
 
-def test_steps_of_ending_all() -> None:
+def test_steps_of_sign_out_everywhere() -> None:
     """A sign-out everywhere removes the ids that it read from the index.
 
     It never deletes the index.
@@ -323,45 +325,45 @@ def test_steps_of_a_list() -> None:
 # Crashes
 
 
-def test_crash_in_a_login(bench: Bench) -> None:
+def test_crash_in_a_login(harness: Harness) -> None:
     """A login that crashes at any step leaves a session for at most ten seconds.
 
     Nobody was given its id, and every key has a TTL.
     """
-    login = run(bench.create(row("whole")))
-    assert len(login.commands) == (6 if bench.is_plain else 3)
+    login = run(harness.create(row("whole")))
+    assert len(login.commands) == (6 if harness.is_plain else 3)
     for done in range(1, len(login.commands)):
-        bench.begin_with()
-        bench.create(session := row("new", life=2 * HOUR)).step(done)
-        bench.inspector.check_remains()
-        expires = bench.inspector.census()[KEY].expires
+        harness.begin_with()
+        harness.create(session := row("new", life=2 * HOUR)).step(done)
+        harness.inspector.check_remains()
+        expires = harness.inspector.census()[KEY].expires
         assert expires <= system_clock() + PROVISIONAL_MS < session.idle_expires
-    bench.begin_with()
-    bench.create(row("new")).finish()
-    assert bench.live() == {"new"}
+    harness.begin_with()
+    harness.create(row("new")).finish()
+    assert harness.live() == {"new"}
 
 
-def test_crash_in_a_renewal(bench: Bench) -> None:
+def test_crash_in_a_renewal(harness: Harness) -> None:
     """A renewal that crashes at any step logs nobody out.
 
     The used session or its successor is live and can be revoked.
     """
-    for done in range(len(run(bench.renew("unknown", "x")).commands)):
-        bench.begin_with("used")
-        renewal = bench.renew("used", "new")
+    for done in range(len(run(harness.renew("unknown", "x")).commands)):
+        harness.begin_with("used")
+        renewal = harness.renew("used", "new")
         while not renewal.done and len(renewal.commands) <= done:
             renewal.step()
-        bench.inspector.check_remains()
-        assert bench.inspector.live() & {"used", "new"}
-        again = bench.renew("used", "again").finish()
+        harness.inspector.check_remains()
+        assert harness.inspector.live() & {"used", "new"}
+        again = harness.renew("used", "again").finish()
         assert again is not None
-        bench.inspector.check_remains()
-        bench.delete("used").finish()
-        bench.delete_all().finish()
+        harness.inspector.check_remains()
+        harness.delete("used").finish()
+        harness.delete_all().finish()
         assert {
             id_
-            for id_ in bench.inspector.live()
-            if bench.inspector.client.pttl(f"session:{id_}") > PROVISIONAL_MS
+            for id_ in harness.inspector.live()
+            if harness.inspector.client.pttl(f"session:{id_}") > PROVISIONAL_MS
         } == set()
 
 
@@ -372,177 +374,179 @@ def run(operation: Stepper[Any]) -> Stepper[Any]:
 
 
 @pytest.mark.parametrize("which", ["delete", "delete_all", "keep"])
-def test_crash_in_ending(bench: Bench, which: str) -> None:
+def test_crash_in_a_revocation(harness: Harness, which: str) -> None:
     """Repeating a revocation that crashed at any step revokes exactly the right sessions."""
 
     def begin() -> Stepper[Any]:
         if which == "delete":
-            return bench.delete("used")
-        return bench.delete_all("kept" if which == "keep" else None)
+            return harness.delete("used")
+        return harness.delete_all("kept" if which == "keep" else None)
 
     for done in range(12):
-        bench.begin_with("used", "kept")
-        bench.renew("used", "new").finish()
+        harness.begin_with("used", "kept")
+        harness.renew("used", "new").finish()
         ending = begin()
         while not ending.done and len(ending.commands) <= done:
             ending.step()
-        bench.inspector.check()
+        harness.inspector.check()
         begin().finish()
-        assert bench.live() == (set() if which == "delete_all" else {"kept"})
-        assert bench.renew("new", "late").finish() is None
+        assert harness.live() == (set() if which == "delete_all" else {"kept"})
+        assert harness.renew("new", "late").finish() is None
 
 
 # Errors
 
 
 @pytest.mark.parametrize("executed", [False, True], ids=["not executed", "reply lost"])
-def test_error_at_the_index(bench: Bench, executed: bool) -> None:
+def test_error_at_the_index(harness: Harness, executed: bool) -> None:
     """If writing to the index fails or is ambiguous, the session is deleted.
 
     The error is raised.
     """
-    bench.begin_with()
-    login = bench.until(bench.create(row("new")), "LPUSH" if bench.is_plain else "push")
+    harness.begin_with()
+    login = harness.until(harness.create(row("new")), "LPUSH" if harness.is_plain else "push")
     (login.lose_reply if executed else login.fail)(LOST)
     assert login.commands[-1] == Call("DEL", (KEY,))
     with pytest.raises(redis.ConnectionError) as raised:
         login.step()
     assert raised.value is LOST
-    assert bench.live() == set()
-    assert bench.read_all().finish() == []
-    assert bench.inspector.keys() == set()
+    assert harness.live() == set()
+    assert harness.read_all().finish() == []
+    assert harness.inspector.keys() == set()
 
 
-def test_two_errors_at_the_index(bench: Bench) -> None:
+def test_two_errors_at_the_index(harness: Harness) -> None:
     """If deleting that session fails too, the first error is raised.
 
     The session expires within ten seconds.
     """
-    bench.begin_with()
-    login = bench.until(
-        bench.create(row("new", life=2 * HOUR)), "LPUSH" if bench.is_plain else "push"
+    harness.begin_with()
+    login = harness.until(
+        harness.create(row("new", life=2 * HOUR)), "LPUSH" if harness.is_plain else "push"
     ).fail(LOST)
     with pytest.raises(redis.ConnectionError) as raised:
         login.fail(redis.TimeoutError("nor this"))
     assert raised.value is LOST
-    bench.inspector.check_remains()
-    assert 0 < bench.inspector.client.pttl(KEY) <= PROVISIONAL_MS
+    harness.inspector.check_remains()
+    assert 0 < harness.inspector.client.pttl(KEY) <= PROVISIONAL_MS
 
 
 @with_scripts
-def test_scripts_refused_at_the_index(bench: Bench) -> None:
+def test_scripts_refused_at_the_index(harness: Harness) -> None:
     """If scripts are refused at the index, the login leaves nothing and can be repeated."""
-    login = bench.create(row("new")).step()
+    login = harness.create(row("new")).step()
     with pytest.raises(ScriptsRefusedError):
         login.fail(ScriptsRefusedError()).step()
-    assert bench.inspector.keys() == set()
+    assert harness.inspector.keys() == set()
 
 
 @pytest.mark.parametrize("life", [-HOUR, 0])
-def test_already_expired(bench: Bench, life: int) -> None:
+def test_already_expired(harness: Harness, life: int) -> None:
     """A session that has expired by the server's clock is refused and leaves nothing.
 
     This holds for logins and renewals.
     """
-    bench.begin_with("used")
-    before = bench.inspector.census()
+    harness.begin_with("used")
+    before = harness.inspector.census()
     end = system_clock() + life
     dead = SessionRow(id="new", user_id="u1", active_expires=0, idle_expires=end)
-    for refused in (bench.create(dead), bench.steps(bench.store.renew("used", dead, MINUTE))):
+    for refused in (harness.create(dead), harness.steps(harness.store.renew("used", dead, MINUTE))):
         with pytest.raises(ValueError, match="server's clock"):
             refused.finish()
         assert refused.commands[-1] == Call("DEL", (KEY,))
-        assert bench.inspector.census() == before
+        assert harness.inspector.census() == before
 
 
-def test_born_dead_is_what_the_steps_say() -> None:
+def test_already_expired_is_not_an_index_length() -> None:
     """The reply for an expired session can't be the length of an index."""
     assert ALREADY_EXPIRED < 0
 
 
 @pytest.mark.parametrize("way", ["delete_all", "delete", "time"])
-def test_login_that_is_ended(bench: Bench, way: str) -> None:
+def test_login_revoked_before_completion(harness: Harness, way: str) -> None:
     """A login that is revoked or expires before it is complete raises an error.
 
     Its index entry is removed.
     """
-    bench.begin_with()
+    harness.begin_with()
     session = row("new")
-    login = bench.create(session).step()
+    login = harness.create(session).step()
     while login.commands[-1] != Call("PEXPIREAT", (KEY, session.idle_expires)):
         login.step()
-    assert bench.inspector.index() == ["new"]
+    assert harness.inspector.index() == ["new"]
     if way == "delete_all":
-        bench.delete_all().finish()
+        harness.delete_all().finish()
     elif way == "delete":
-        bench.delete("new").finish()
+        harness.delete("new").finish()
     else:
-        bench.inspector.client.delete(KEY)
+        harness.inspector.client.delete(KEY)
     with pytest.raises(ConcurrentlyRevoked):
         login.finish()
-    assert (bench.live(), bench.inspector.index()) == (set(), [])
+    assert (harness.live(), harness.inspector.index()) == (set(), [])
 
 
-def test_renewal_that_is_ended(bench: Bench) -> None:
+def test_renewal_revoked_before_completion(harness: Harness) -> None:
     """A renewal whose successor is revoked before it is complete raises an error.
 
     The used session is revoked by the same sign-out.
     """
-    bench.begin_with("used")
-    renewal = bench.until(bench.renew("used", "new"), "LPUSH" if bench.is_plain else "push").step()
-    bench.delete_all().finish()
+    harness.begin_with("used")
+    renewal = harness.until(
+        harness.renew("used", "new"), "LPUSH" if harness.is_plain else "push"
+    ).step()
+    harness.delete_all().finish()
     with pytest.raises(ConcurrentlyRevoked):
         renewal.finish()
-    assert (bench.live(), bench.inspector.index()) == (set(), [])
+    assert (harness.live(), harness.inspector.index()) == (set(), [])
 
 
 # The same id twice
 
 
-def test_same_id_twice(bench: Bench) -> None:
+def test_same_id_twice(harness: Harness) -> None:
     """Another session with a taken id is refused and changes nothing.
 
     The same session again is no error and is listed once.
     """
-    bench.begin_with("other")
+    harness.begin_with("other")
     session = row("same", first=1)
-    bench.create(session).finish()
-    before = bench.inspector.census()
+    harness.create(session).finish()
+    before = harness.inspector.census()
     for another in (row("same"), row("same", "u2"), row("same", life=2 * HOUR, first=1)):
         with pytest.raises(DuplicateSessionId):
-            bench.create(another).finish()
+            harness.create(another).finish()
     with pytest.raises(DuplicateSessionId):
-        bench.renew("other", "same").finish()
-    assert bench.inspector.census() == before
-    bench.create(session).finish()
-    assert [each.id for each in bench.read_all().finish()] == ["same", "other"]
-    bench.delete("same").finish()
-    assert bench.inspector.index() == ["other"]
-    assert bench.live() == {"other"}
+        harness.renew("other", "same").finish()
+    assert harness.inspector.census() == before
+    harness.create(session).finish()
+    assert [each.id for each in harness.read_all().finish()] == ["same", "other"]
+    harness.delete("same").finish()
+    assert harness.inspector.index() == ["other"]
+    assert harness.live() == {"other"}
 
 
 @pytest.mark.parametrize("done", range(7))
-def test_login_that_is_sent_again(bench: Bench, done: int) -> None:
+def test_login_that_is_sent_again(harness: Harness, done: int) -> None:
     """A login repeated after it stopped at any step is complete, with its own expiry."""
-    bench.begin_with()
+    harness.begin_with()
     session = row("new")
-    first = bench.create(session)
+    first = harness.create(session)
     while not first.done and len(first.commands) <= done:
         first.step()
-    bench.create(session).finish()
-    assert bench.inspector.client.pexpiretime(KEY) == session.idle_expires
-    assert [each.id for each in bench.read_all().finish()] == ["new"]
-    bench.inspector.check_remains()
+    harness.create(session).finish()
+    assert harness.inspector.client.pexpiretime(KEY) == session.idle_expires
+    assert [each.id for each in harness.read_all().finish()] == ["new"]
+    harness.inspector.check_remains()
 
 
-def test_renewal_that_is_sent_again(bench: Bench) -> None:
+def test_renewal_that_is_sent_again(harness: Harness) -> None:
     """A renewal repeated after a lost reply returns the same successor."""
-    bench.begin_with("used")
+    harness.begin_with("used")
     successor = row("new")
     for _ in range(3):
-        assert bench.steps(bench.store.renew("used", successor, 0)).finish() == successor
-    assert bench.inspector.live() == {"new"}
-    assert [each.id for each in bench.read_all().finish()] == ["new"]
+        assert harness.steps(harness.store.renew("used", successor, 0)).finish() == successor
+    assert harness.inspector.live() == {"new"}
+    assert [each.id for each in harness.read_all().finish()] == ["new"]
 
 
 # Races
@@ -550,20 +554,20 @@ def test_renewal_that_is_sent_again(bench: Bench) -> None:
 
 @pytest.mark.parametrize("which", ["delete", "delete_all"])
 @with_scripts
-def test_renew_against_ending(bench: Bench, which: str) -> None:
+def test_revocation_during_renewal(harness: Harness, which: str) -> None:
     """If a session is revoked while it is renewed, it and its successor are revoked.
 
     This holds in every order of the steps.
     """
 
     def begin() -> list[Stepper[Any]]:
-        bench.begin_with("used")
-        renewal = Told(bench.inspector.client, bench.store.renew("used", row("new"), MINUTE))
-        return [renewal, bench.delete("used") if which == "delete" else bench.delete_all()]
+        harness.begin_with("used")
+        renewal = Told(harness.inspector.client, harness.store.renew("used", row("new"), MINUTE))
+        return [renewal, harness.delete("used") if which == "delete" else harness.delete_all()]
 
     def check() -> None:
-        assert bench.live() == set()
-        assert bench.renew("used", "late").finish() is None
+        assert harness.live() == set()
+        assert harness.renew("used", "late").finish() is None
 
     assert explore(begin, check) >= 10
 
@@ -581,7 +585,7 @@ class Told(Stepper[Any]):
 
 @pytest.mark.parametrize("grace", [0, MINUTE])
 @with_scripts
-def test_two_renewals(bench: Bench, grace: int) -> None:
+def test_two_renewals(harness: Harness, grace: int) -> None:
     """Of two concurrent renewals exactly one makes a successor.
 
     Within the grace period both get it. Without one, the other gets nothing.
@@ -589,15 +593,15 @@ def test_two_renewals(bench: Bench, grace: int) -> None:
     pair: list[Stepper[SessionRow | None]] = []
 
     def begin() -> list[Stepper[Any]]:
-        bench.begin_with("used")
-        pair[:] = bench.renew("used", "new1", grace), bench.renew("used", "new2", grace)
+        harness.begin_with("used")
+        pair[:] = harness.renew("used", "new1", grace), harness.renew("used", "new2", grace)
         return list(pair)
 
     def check() -> None:
-        (winner,) = bench.live()
+        (winner,) = harness.live()
         expected = {winner} if grace else {winner, None}
         assert {None if each.result is None else each.result.id for each in pair} == expected
-        assert bench.inspector.index().count(winner) == 1
+        assert harness.inspector.index().count(winner) == 1
 
     assert explore(begin, check) >= 50
 
@@ -605,98 +609,98 @@ def test_two_renewals(bench: Bench, grace: int) -> None:
 @without_scripts
 @pytest.mark.parametrize("expired", [False, True], ids=["at once", "after a minute"])
 @pytest.mark.parametrize("command", ["MGET", "SET"])
-def test_ending_within_a_plain_swap(bench: Bench, command: str, expired: bool) -> None:
+def test_revocation_during_plain_renewal(harness: Harness, command: str, expired: bool) -> None:
     """Without scripts, a renewal that read the session before its revocation returns None.
 
     This holds even if the tombstone has expired.
     """
-    bench.begin_with("used")
-    renewal = bench.until(
-        bench.until(bench.renew("used", "new"), "PEXPIREAT").step(), "PEXPIREAT"
+    harness.begin_with("used")
+    renewal = harness.until(
+        harness.until(harness.renew("used", "new"), "PEXPIREAT").step(), "PEXPIREAT"
     ).step()
-    renewal = bench.until(renewal, command)
-    bench.delete("used").finish()
+    renewal = harness.until(renewal, command)
+    harness.delete("used").finish()
     if expired:
-        bench.inspector.client.delete(DEFAULT.marker_key("used"))
+        harness.inspector.client.delete(DEFAULT.marker_key("used"))
     assert renewal.finish() is None
-    assert bench.live() == set()
-    assert bench.successor("used").finish() is None
+    assert harness.live() == set()
+    assert harness.successor("used").finish() is None
 
 
 @without_scripts
-def test_renewal_between_the_look_and_the_swap(bench: Bench) -> None:
+def test_slower_plain_renewal_follows_marker(harness: Harness) -> None:
     """Without scripts, the slower of two renewals follows the marker of the other."""
-    bench.begin_with("used")
-    late = bench.until(bench.until(bench.renew("used", "second"), "SET").step(), "SET")
+    harness.begin_with("used")
+    late = harness.until(harness.until(harness.renew("used", "second"), "SET").step(), "SET")
     assert isinstance(late.commands[-1], Transaction)
-    first = bench.renew("used", "first").finish()
+    first = harness.renew("used", "first").finish()
     assert late.finish() == first
-    assert bench.live() == {"first"}
+    assert harness.live() == {"first"}
 
 
-def test_keep_against_renewal_of_the_kept(bench: Bench) -> None:
+def test_kept_session_may_be_renewed_meanwhile(harness: Harness) -> None:
     """A successor with the kept session's handle is kept too, before its renewal is complete."""
-    bench.begin_with("other")
-    bench.create(row("kept", handle="h")).finish()
-    renewal = bench.until(
-        bench.renew("kept", "new", handle="h"), "swap" if not bench.is_plain else "MGET"
+    harness.begin_with("other")
+    harness.create(row("kept", handle="h")).finish()
+    renewal = harness.until(
+        harness.renew("kept", "new", handle="h"), "swap" if not harness.is_plain else "MGET"
     )
-    assert bench.delete_all("kept").finish() is True
-    assert bench.live() == {"kept", "new"}
+    assert harness.delete_all("kept").finish() is True
+    assert harness.live() == {"kept", "new"}
     found = renewal.finish()
     assert found is not None
-    assert bench.live() == {"new"}
-    assert bench.delete_all("kept").finish() is True
-    assert bench.live() == {"new"}
+    assert harness.live() == {"new"}
+    assert harness.delete_all("kept").finish() is True
+    assert harness.live() == {"new"}
 
 
 # Chains
 
 
-def test_ending_follows_chains(bench: Bench) -> None:
+def test_revocation_follows_chains(harness: Harness) -> None:
     """Revoking a used id revokes the end of its chain, however long.
 
     Looking up a successor follows a limited number of renewals.
     """
-    bench.begin_with("s0", "other")
+    harness.begin_with("s0", "other")
     for number in range(20):
-        assert bench.renew(f"s{number}", f"s{number + 1}").finish() is not None
+        assert harness.renew(f"s{number}", f"s{number + 1}").finish() is not None
     for number in range(20):
-        found = bench.successor(f"s{number}").finish()
+        found = harness.successor(f"s{number}").finish()
         assert (found and found.id) == (None if 20 - number > MAX_HOPS else "s20")
-    assert bench.delete_all("s0").finish() is True
-    assert bench.live() == {"s20"}
-    bench.delete("s0", "s3", "s0").finish()
-    assert bench.live() == set()
-    assert {id_ for id_ in bench.inspector.index() if not id_.startswith("s")} == set()
+    assert harness.delete_all("s0").finish() is True
+    assert harness.live() == {"s20"}
+    harness.delete("s0", "s3", "s0").finish()
+    assert harness.live() == set()
+    assert {id_ for id_ in harness.inspector.index() if not id_.startswith("s")} == set()
 
 
-def test_chain_in_a_circle(bench: Bench) -> None:
+def test_chain_in_a_circle(harness: Harness) -> None:
     """Markers that form a circle lead nowhere, and a revocation that follows them terminates."""
-    bench.begin_with("live")
+    harness.begin_with("live")
     for used, successor in (("a", "b"), ("b", "a")):
-        bench.inspector.client.set(
+        harness.inspector.client.set(
             DEFAULT.marker_key(used), encode_marker(Marker(used, successor, MINUTE)), px=MINUTE
         )
-    assert bench.renew("a", "new").finish() is None
-    assert bench.delete_all("a").finish() is False
-    bench.delete("a", "b").finish()
-    assert bench.live() == set()
+    assert harness.renew("a", "new").finish() is None
+    assert harness.delete_all("a").finish() is False
+    harness.delete("a", "b").finish()
+    assert harness.live() == set()
 
 
-def test_keep(bench: Bench) -> None:
+def test_keep(harness: Harness) -> None:
     """If the session to keep is not a live one of this user, all are revoked.
 
     Sessions of other users stay.
     """
-    bench.begin_with("one", "two")
-    bench.create(row("foreign", "u2")).finish()
-    assert bench.delete_all("foreign").finish() is False
-    assert bench.live() == {"foreign"}
-    bench.create(row("three")).finish()
-    assert bench.delete_all("unknown").finish() is False
-    assert bench.live() == {"foreign"}
-    assert bench.delete_all().finish() is False
+    harness.begin_with("one", "two")
+    harness.create(row("foreign", "u2")).finish()
+    assert harness.delete_all("foreign").finish() is False
+    assert harness.live() == {"foreign"}
+    harness.create(row("three")).finish()
+    assert harness.delete_all("unknown").finish() is False
+    assert harness.live() == {"foreign"}
+    assert harness.delete_all().finish() is False
 
 
 # Many sessions
@@ -707,10 +711,10 @@ def test_keep(bench: Bench) -> None:
     "count", [MAX_COMMANDS_PER_BATCH, MAX_COMMANDS_PER_BATCH + 1, 2 * MAX_COMMANDS_PER_BATCH + 1]
 )
 @on_one_server
-def test_ending_in_batches(bench: Bench, count: int, keep: bool) -> None:
+def test_revocation_in_batches(harness: Harness, count: int, keep: bool) -> None:
     """Sessions are revoked, and removed from the index, in batches of 500."""
-    ids = bench.inspector.fill("u1", count)
-    sign_out = bench.delete_all(ids[7] if keep else None)
+    ids = harness.inspector.fill("u1", count)
+    sign_out = harness.delete_all(ids[7] if keep else None)
     assert sign_out.finish() is keep
     sizes = [
         len(command.commands)
@@ -721,26 +725,26 @@ def test_ending_in_batches(bench: Bench, count: int, keep: bool) -> None:
     assert sizes == [MAX_COMMANDS_PER_BATCH] * (ended // MAX_COMMANDS_PER_BATCH) + [
         ended % MAX_COMMANDS_PER_BATCH
     ] * (ended % MAX_COMMANDS_PER_BATCH > 0)
-    assert bench.live() == ({ids[7]} if keep else set())
-    assert bench.inspector.index() == ([ids[7]] if keep else [])
+    assert harness.live() == ({ids[7]} if keep else set())
+    assert harness.inspector.index() == ([ids[7]] if keep else [])
 
 
 @on_one_server
-def test_thousands_of_dead_entries(bench: Bench) -> None:
+def test_thousands_of_dead_entries(harness: Harness) -> None:
     """Listing removes thousands of dead ids from the index, and keeps the order of live ones."""
-    bench.begin_with()
-    bench.inspector.client.rpush(INDEX, *(f"dead{number}" for number in range(1_200)))
-    bench.inspector.client.expire(INDEX, 1_000)
-    bench.create(row("one")).finish()
-    bench.create(row("two")).finish()
-    assert [each.id for each in bench.read_all().finish()] == ["two", "one"]
-    assert bench.inspector.index() == ["two", "one"]
+    harness.begin_with()
+    harness.inspector.client.rpush(INDEX, *(f"dead{number}" for number in range(1_200)))
+    harness.inspector.client.expire(INDEX, 1_000)
+    harness.create(row("one")).finish()
+    harness.create(row("two")).finish()
+    assert [each.id for each in harness.read_all().finish()] == ["two", "one"]
+    assert harness.inspector.index() == ["two", "one"]
 
 
 @on_one_server
-def test_every_eighth_login_prunes(bench: Bench) -> None:
+def test_every_eighth_login_prunes(harness: Harness) -> None:
     """From the sixteenth entry on, every eighth login checks eight entries for dead ids."""
-    bench.begin_with()
+    harness.begin_with()
     bounds: list[int] = []
 
     def random_below(bound: int) -> int:
@@ -748,52 +752,52 @@ def test_every_eighth_login_prunes(bench: Bench) -> None:
         return bound - 1
 
     for number in range(24):
-        bench.create(row(f"s{number}"), random_below).finish()
+        harness.create(row(f"s{number}"), random_below).finish()
     assert bounds == [9, 17]
-    bench.inspector.client.delete("session:s0", "session:s3", "session:s20")
+    harness.inspector.client.delete("session:s0", "session:s3", "session:s20")
     for number in range(24, 32):
-        bench.create(row(f"s{number}"), random_below).finish()
-    assert {f"s{number}" for number in range(32)} - set(bench.inspector.index()) == {"s0", "s3"}
-    assert bench.live() >= {"s31"}
+        harness.create(row(f"s{number}"), random_below).finish()
+    assert {f"s{number}" for number in range(32)} - set(harness.inspector.index()) == {"s0", "s3"}
+    assert harness.live() >= {"s31"}
 
 
 # TTL of the index
 
 
-def test_times_of_the_index(bench: Bench) -> None:
+def test_times_of_the_index(harness: Harness) -> None:
     """The index expires a minute after its last session, and a shorter one does not change that."""
-    bench.begin_with()
+    harness.begin_with()
     latest = 0
     for number, life in enumerate((HOUR, 3 * HOUR, 2 * HOUR, HOUR // 2)):
         session = row(f"s{number}", life=life)
         latest = max(latest, session.idle_expires)
-        bench.create(session).finish()
-        bench.inspector.check()
-        assert bench.inspector.census()[INDEX].expires == latest + INDEX_SLACK_MS
+        harness.create(session).finish()
+        harness.inspector.check()
+        assert harness.inspector.census()[INDEX].expires == latest + INDEX_SLACK_MS
 
 
-def test_index_of_the_original(bench: Bench) -> None:
+def test_index_of_lucia_js_gets_no_ttl(harness: Harness) -> None:
     """An index that Lucia JS wrote without a TTL gets none.
 
     The expiry of its other sessions is not known.
     """
-    bench.begin_with()
-    bench.inspector.client.rpush(INDEX, "old")
-    bench.create(row("new")).finish()
-    assert bench.inspector.census()[INDEX] == ("list", [b"new", b"old"], -1)
+    harness.begin_with()
+    harness.inspector.client.rpush(INDEX, "old")
+    harness.create(row("new")).finish()
+    assert harness.inspector.census()[INDEX] == ("list", [b"new", b"old"], -1)
 
 
 @without_scripts
-def test_index_of_the_original_that_empties(bench: Bench) -> None:
+def test_emptied_index_of_lucia_js_gets_ttl(harness: Harness) -> None:
     """If such an index is emptied before the new id is pushed, the new index gets a TTL."""
-    bench.begin_with()
-    bench.inspector.client.rpush(INDEX, "old")
+    harness.begin_with()
+    harness.inspector.client.rpush(INDEX, "old")
     session = row("new")
-    login = bench.until(bench.create(session), "LPUSH")
-    bench.inspector.client.delete(INDEX)
+    login = harness.until(harness.create(session), "LPUSH")
+    harness.inspector.client.delete(INDEX)
     login.finish()
-    assert bench.inspector.census()[INDEX].expires == session.idle_expires + INDEX_SLACK_MS
-    bench.inspector.check()
+    assert harness.inspector.census()[INDEX].expires == session.idle_expires + INDEX_SLACK_MS
+    harness.inspector.check()
 
 
 # Foreign values
@@ -819,95 +823,95 @@ Put = Callable[[Any, str], None]
 
 
 @pytest.mark.parametrize("put", [put_hash, put_list, put_set])
-def test_session_key_of_another_type(bench: Bench, put: Put) -> None:
+def test_session_key_of_another_type(harness: Harness, put: Put) -> None:
     """A value of another type under a session's key is no session.
 
     It can't be renewed or overwritten. Revoking the id deletes it.
     """
-    bench.begin_with("live")
-    put(bench.inspector.client, "session:x")
-    assert bench.renew("x", "new").finish() is None
+    harness.begin_with("live")
+    put(harness.inspector.client, "session:x")
+    assert harness.renew("x", "new").finish() is None
     with pytest.raises(DuplicateSessionId):
-        bench.create(row("x")).finish()
-    assert bench.delete_all("x").finish() is False
-    assert bench.inspector.live() == {"x"}
-    bench.delete("x").finish()
-    assert bench.live() == set()
+        harness.create(row("x")).finish()
+    assert harness.delete_all("x").finish() is False
+    assert harness.inspector.live() == {"x"}
+    harness.delete("x").finish()
+    assert harness.live() == set()
 
 
 @pytest.mark.parametrize("put", [put_hash, put_string, put_set])
 @pytest.mark.parametrize("which", ["create", "renew", "list", "delete_all", "keep"])
-def test_index_of_another_type(bench: Bench, put: Put, which: str) -> None:
+def test_index_of_another_type(harness: Harness, put: Put, which: str) -> None:
     """An index of another type is an error, and its value and TTL stay."""
-    bench.begin_with("one")
-    bench.inspector.client.delete(INDEX)
-    put(bench.inspector.client, INDEX)
-    before = bench.inspector.census()
+    harness.begin_with("one")
+    harness.inspector.client.delete(INDEX)
+    put(harness.inspector.client, INDEX)
+    before = harness.inspector.census()
     operations: dict[str, Callable[[], Stepper[Any]]] = {
-        "create": lambda: bench.create(row("new")),
-        "renew": lambda: bench.renew("one", "new"),
-        "list": bench.read_all,
-        "delete_all": bench.delete_all,
-        "keep": lambda: bench.delete_all("one"),
+        "create": lambda: harness.create(row("new")),
+        "renew": lambda: harness.renew("one", "new"),
+        "list": harness.read_all,
+        "delete_all": harness.delete_all,
+        "keep": lambda: harness.delete_all("one"),
     }
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
         operations[which]().finish()
-    assert bench.inspector.census() == before
+    assert harness.inspector.census() == before
 
 
-def test_ending_in_spite_of_an_index(bench: Bench) -> None:
+def test_revocation_despite_unwritable_index(harness: Harness) -> None:
     """If the index can't be written, sessions and their successors are revoked before the error."""
-    bench.begin_with("a", "used")
-    bench.renew("used", "new").finish()
-    bench.inspector.client.set(INDEX, "garbage")
+    harness.begin_with("a", "used")
+    harness.renew("used", "new").finish()
+    harness.inspector.client.set(INDEX, "garbage")
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
-        bench.delete("a", "used").finish()
-    assert bench.inspector.live() == set()
+        harness.delete("a", "used").finish()
+    assert harness.inspector.live() == set()
 
 
 @pytest.mark.parametrize("put", [put_hash, put_string, put_list])
-def test_marker_of_another_type(bench: Bench, put: Put) -> None:
+def test_marker_of_another_type(harness: Harness, put: Put) -> None:
     """A foreign value under a marker's key leads nowhere and hinders no revocation.
 
     A renewal is done or refused, and never done twice.
     """
-    bench.begin_with("used", "ended")
+    harness.begin_with("used", "ended")
     for used_id in ("used", "ended"):
-        put(bench.inspector.client, DEFAULT.marker_key(used_id))
-    found = bench.renew("used", "new").finish()
-    assert (found and found.id) == (None if bench.is_plain else "new")
-    assert bench.renew("used", "newer").finish() == found
-    assert bench.inspector.live() == ({"ended"} if bench.is_plain else {"ended", "new"})
-    bench.delete("ended", "new").finish()
-    assert bench.inspector.live() == set()
+        put(harness.inspector.client, DEFAULT.marker_key(used_id))
+    found = harness.renew("used", "new").finish()
+    assert (found and found.id) == (None if harness.is_plain else "new")
+    assert harness.renew("used", "newer").finish() == found
+    assert harness.inspector.live() == ({"ended"} if harness.is_plain else {"ended", "new"})
+    harness.delete("ended", "new").finish()
+    assert harness.inspector.live() == set()
 
 
-def test_tombstone_leads_nowhere(bench: Bench) -> None:
+def test_tombstone_has_no_successor(harness: Harness) -> None:
     """A tombstone, left by a revocation without scripts, leads nowhere.
 
     This holds even if scripts are used later.
     """
-    bench.begin_with("other")
-    bench.inspector.client.set(DEFAULT.marker_key("ended"), TOMBSTONE, px=MINUTE)
+    harness.begin_with("other")
+    harness.inspector.client.set(DEFAULT.marker_key("ended"), TOMBSTONE, px=MINUTE)
     assert json.loads(TOMBSTONE) == {"ended": True}
-    assert bench.successor("ended").finish() is None
-    assert bench.renew("ended", "new").finish() is None
-    bench.delete("ended").finish()
-    assert bench.live() == {"other"}
+    assert harness.successor("ended").finish() is None
+    assert harness.renew("ended", "new").finish() is None
+    harness.delete("ended").finish()
+    assert harness.live() == {"other"}
 
 
-def test_bytes_in_an_index(bench: Bench) -> None:
+def test_bytes_in_an_index(harness: Harness) -> None:
     """Index entries that are not UTF-8 are never listed.
 
     They are removed if their session is gone, and revoked with the others.
     """
-    bench.begin_with("one")
-    client = bench.inspector.client
+    harness.begin_with("one")
+    client = harness.inspector.client
     client.rpush(INDEX, b"\xff\xfe", b"a\xff", b"one\x00")
     client.set(b"session:a\xff", encode_row(row("a\ufffd")), ex=60)
-    assert [each.id for each in bench.read_all().finish()] == ["one"]
+    assert [each.id for each in harness.read_all().finish()] == ["one"]
     assert client.lrange(INDEX, 0, -1) == [b"one", b"a\xff"]
-    bench.delete_all().finish()
+    harness.delete_all().finish()
     assert not client.exists(INDEX)
     assert not client.exists(b"session:a\xff")
 
@@ -916,37 +920,37 @@ def test_bytes_in_an_index(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("evil", ["renewed:{session:used}", "a}b", "{}", "}{", "{}a}", "a{}b{c"])
-def test_refused_ids(bench: Bench, evil: str) -> None:
+def test_refused_ids(harness: Harness, evil: str) -> None:
     """An id like a marker's, or with its marker in another slot, is refused before any command."""
-    bench.begin_with("used")
-    before = bench.inspector.census()
-    for refused in (lambda: bench.create(row(evil)), lambda: bench.renew("used", evil)):
+    harness.begin_with("used")
+    before = harness.inspector.census()
+    for refused in (lambda: harness.create(row(evil)), lambda: harness.renew("used", evil)):
         with pytest.raises(ValueError, match="a session id may not"):
             refused()
-    assert bench.renew(evil, "new").finish() is None
-    bench.delete(evil).finish()
-    assert bench.inspector.census() == before
+    assert harness.renew(evil, "new").finish() is None
+    harness.delete(evil).finish()
+    assert harness.inspector.census() == before
 
 
 @pytest.mark.parametrize("id_", ["{a}b{}", "a{b}", "{", "a{", "{a}{b}"])
-def test_ids_with_braces(bench: Bench, id_: str) -> None:
+def test_ids_with_braces(harness: Harness, id_: str) -> None:
     """An id with braces works if its marker is in the same slot."""
-    bench.begin_with("other")
-    bench.create(row(id_)).finish()
-    found = bench.renew(id_, f"new {id_}").finish()
+    harness.begin_with("other")
+    harness.create(row(id_)).finish()
+    found = harness.renew(id_, f"new {id_}").finish()
     assert found is not None
-    assert bench.successor(id_).finish() == found
-    bench.delete(id_).finish()
-    assert bench.live() == {"other"}
+    assert harness.successor(id_).finish() == found
+    harness.delete(id_).finish()
+    assert harness.live() == {"other"}
 
 
 @pytest.mark.parametrize("which", ["delete", "delete_all"])
 @on_one_server
-def test_ids_of_another_protocol(bench: Bench, which: str) -> None:
+def test_ids_of_another_protocol(harness: Harness, which: str) -> None:
     """An id stored with scripts, but refused without them, can be revoked without them."""
-    bench.begin_with("one")
-    bench.steps(SingleServerStore(DEFAULT).create(row("a}b"), lambda _: 0)).finish()
-    assert [each.id for each in bench.read_all().finish()] == ["a}b", "one"]
-    (bench.delete("a}b", "one") if which == "delete" else bench.delete_all()).finish()
-    assert bench.live() == set()
-    assert bench.inspector.index() == []
+    harness.begin_with("one")
+    harness.steps(SingleServerStore(DEFAULT).create(row("a}b"), lambda _: 0)).finish()
+    assert [each.id for each in harness.read_all().finish()] == ["a}b", "one"]
+    (harness.delete("a}b", "one") if which == "delete" else harness.delete_all()).finish()
+    assert harness.live() == set()
+    assert harness.inspector.index() == []

@@ -68,7 +68,7 @@ def connections(member: Node) -> int:
 
 @each_flavour
 @pytest.mark.slow
-async def test_a_reshard_beside_requests(flavour: str, group: ChangingCluster) -> None:
+async def test_reshard_during_requests(flavour: str, group: ChangingCluster) -> None:
     """While a node is emptied and removed, no read fails or misses a session."""
     last = group.members[-1]
     failed: list[object] = []

@@ -45,18 +45,18 @@ pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")
 
 LEASE: Final = timedelta(seconds=2)
 
-PLACES: Final = ["redis", "valkey", "old_redis", "cluster"]
+DEPLOYMENTS: Final = ["redis", "valkey", "old_redis", "cluster"]
 
 
 @pytest.fixture
-def inspector(request: pytest.FixtureRequest, place: str) -> Iterator[Inspector]:
+def inspector(request: pytest.FixtureRequest, deployment: str) -> Iterator[Inspector]:
     """Yield an inspector of an empty server or cluster."""
-    if place == "cluster":
+    if deployment == "cluster":
         with ClusterInspector(request.getfixturevalue("cluster")) as found:
             yield found
     else:
         with Inspector(
-            request.getfixturevalue(f"{place.removesuffix(WITHOUT_SCRIPTS)}_server")
+            request.getfixturevalue(f"{deployment.removesuffix(WITHOUT_SCRIPTS)}_server")
         ) as found:
             found.on_each(
                 "ACL",
@@ -74,12 +74,12 @@ def inspector(request: pytest.FixtureRequest, place: str) -> Iterator[Inspector]
 
 
 @pytest.fixture
-def place() -> str:
+def deployment() -> str:
     """Return the default deployment."""
     return "redis"
 
 
-everywhere = pytest.mark.parametrize("place", PLACES)
+everywhere = pytest.mark.parametrize("deployment", DEPLOYMENTS)
 
 
 def client_of(inspector: Inspector, **options: Any) -> Any:
@@ -137,7 +137,9 @@ class TestCluster(AsyncSessionFirstSuite):
 
 
 @everywhere
-async def test_from_memory(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+async def test_active_session_is_read_once(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
     """An active session that was read is not requested again."""
     await adapter.set_session(row("one"))
     first = await adapter.get_session("one")
@@ -178,7 +180,7 @@ async def test_only_active_sessions(
     assert inspector.calls("mget") >= before + 3
 
 
-async def test_not_what_is_no_session(
+async def test_invalid_records_are_not_cached(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
     """An invalid record, or another id's, is not returned from the cache either."""
@@ -192,7 +194,7 @@ async def test_not_what_is_no_session(
 
 
 @everywhere
-async def test_no_markers(adapter: AsyncRedisSessionAdapter) -> None:
+async def test_markers_are_not_cached(adapter: AsyncRedisSessionAdapter) -> None:
     """Only records of sessions are cached."""
     await adapter.set_session(row("used"))
     await adapter.renew_session("used", row("new"), grace=60_000)
@@ -227,9 +229,9 @@ async def test_hashes_of_ids(inspector: Inspector) -> None:
 
 # Revoked by this process
 
-End = Callable[[AsyncRedisSessionAdapter], Awaitable[object]]
+Revoke = Callable[[AsyncRedisSessionAdapter], Awaitable[object]]
 
-ENDS: Final[dict[str, End]] = {
+REVOCATIONS: Final[dict[str, Revoke]] = {
     "one": lambda adapter: adapter.delete_session("one"),
     "all": lambda adapter: adapter.delete_sessions_by_user_id("u1"),
     "all that are stored": lambda adapter: adapter.delete_sessions_by_user_id(
@@ -243,15 +245,17 @@ ENDS: Final[dict[str, End]] = {
 }
 
 
-@pytest.mark.parametrize("place", ["redis", "cluster", f"redis{WITHOUT_SCRIPTS}"])
-@pytest.mark.parametrize("end", ENDS)
-async def test_what_is_ended_here(inspector: Inspector, place: str, end: str) -> None:
+@pytest.mark.parametrize("deployment", ["redis", "cluster", f"redis{WITHOUT_SCRIPTS}"])
+@pytest.mark.parametrize("end", REVOCATIONS)
+async def test_own_revocation_is_seen_at_once(
+    inspector: Inspector, deployment: str, end: str
+) -> None:
     """A session revoked by this process is not used, even before the server's invalidation."""
     client = client_of(
         inspector,
         **(
             {"username": "scriptless", "password": "secret"}
-            if place.endswith(WITHOUT_SCRIPTS)
+            if deployment.endswith(WITHOUT_SCRIPTS)
             else {}
         ),
     )
@@ -260,7 +264,7 @@ async def test_what_is_ended_here(inspector: Inspector, place: str, end: str) ->
             await adapter.set_session(row(name, created_at=1))
         assert None not in await read(adapter, "one", "other", "one", "other")
         entries_of(adapter).drop = _ignore  # type: ignore[method-assign]
-        await ENDS[end](adapter)
+        await REVOCATIONS[end](adapter)
         assert await adapter.get_session("one") is None
 
 
@@ -268,7 +272,7 @@ def _ignore(keys: object) -> None:
     """Ignore the invalidations of the server."""
 
 
-async def test_control_of_own_ends(inspector: Inspector) -> None:
+async def test_control_without_own_changes_returns_revoked_session(inspector: Inspector) -> None:
     """Control: without its own bookkeeping the adapter would return the session."""
     client = client_of(inspector)
     async with client, AsyncRedisSessionAdapter(client, near_cache=LEASE) as adapter:
@@ -279,38 +283,38 @@ async def test_control_of_own_ends(inspector: Inspector) -> None:
         assert await adapter.get_session("one") is not None
 
 
-async def test_a_read_that_overlaps_an_own_end(redis_server: Server) -> None:
+async def test_session_revoked_during_read_is_not_cached(redis_server: Server) -> None:
     """A session that is revoked while it is read is not cached.
 
     This holds even if the reply arrives after the revocation.
     """
     with Inspector(redis_server):
         async with (
-            holding_proxy(redis_server.port, b"TRACKING") as dam,
-            Redis(port=dam.port) as client,
+            holding_proxy(redis_server.port, b"TRACKING") as proxy,
+            Redis(port=proxy.port) as client,
             AsyncRedisSessionAdapter(client, near_cache=LEASE) as adapter,
         ):
             await adapter.set_session(row("one"))
             await read(adapter, "other", "other")
-            reading = await _held(dam, adapter)
+            reading = await _held(proxy, adapter)
             await adapter.delete_session("one")
-            dam.let_go(dam.held.index(b">2\r\n"))
+            proxy.let_go(proxy.held.index(b">2\r\n"))
             found = await reading
             assert found is not None  # the reply is from before the revocation
             again = asyncio.ensure_future(adapter.get_session("one"))
             await asyncio.sleep(0.01)
             assert not again.done()
-            dam.open()
+            proxy.open()
             assert await again is None
 
 
 async def _held(
-    dam: HoldingProxy, adapter: AsyncRedisSessionAdapter
+    proxy: HoldingProxy, adapter: AsyncRedisSessionAdapter
 ) -> "asyncio.Future[StoredSession | None]":
     """Begin a read of a session, and hold back its reply."""
-    dam.close()
+    proxy.close()
     reading = asyncio.ensure_future(adapter.get_session("one"))
-    await wait_until(lambda: b"u1" in dam.held)
+    await wait_until(lambda: b"u1" in proxy.held)
     return reading
 
 
@@ -318,7 +322,7 @@ async def _held(
 
 
 @everywhere
-async def test_what_is_ended_elsewhere(
+async def test_foreign_revocation_drops_the_entry(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
     """A session revoked by another process is dropped at the server's invalidation."""
@@ -360,7 +364,7 @@ def moved(cluster: Cluster) -> Iterator[Callable[[str], None]]:
         yield move
 
 
-@pytest.mark.parametrize("place", ["cluster"])
+@pytest.mark.parametrize("deployment", ["cluster"])
 async def test_a_session_that_is_moved(
     adapter: AsyncRedisSessionAdapter, moved: Callable[[str], None]
 ) -> None:
@@ -445,7 +449,7 @@ async def _when_it_is_back(adapter: AsyncRedisSessionAdapter) -> StoredSession |
 # A link with random delays
 
 
-class ConnectionMonitor:
+class StaleReadCounter:
     """Readers of sessions that another adapter revokes, and counts of stale reads."""
 
     def __init__(
@@ -458,16 +462,16 @@ class ConnectionMonitor:
         self._live: list[str] = []
         self._ended: dict[str, float] = {}
 
-    async def go_on(self, seconds: float, dam: HoldingProxy, chance: random.Random) -> None:
+    async def go_on(self, seconds: float, proxy: HoldingProxy, chance: random.Random) -> None:
         """Run the readers, while the link is closed and opened at random."""
         end = time.monotonic() + seconds
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._change(end, chance, tasks))
             while time.monotonic() < end:
                 await asyncio.sleep(chance.random() * self._lease)
-                dam.close(both=chance.random() < 0.5)
+                proxy.close(both=chance.random() < 0.5)
                 await asyncio.sleep(chance.random() * 2 * self._lease)
-                dam.open()
+                proxy.open()
 
     async def _change(self, end: float, chance: random.Random, tasks: asyncio.TaskGroup) -> None:
         """Keep some sessions alive, each with a reader, and revoke them one by one."""
@@ -495,19 +499,19 @@ class ConnectionMonitor:
             await asyncio.sleep(0)
 
 
-async def monitor(redis_server: Server, entries: Entries) -> ConnectionMonitor:
+async def count_stale_reads(redis_server: Server, entries: Entries) -> StaleReadCounter:
     """Run for a few seconds with these entries, and return the counts."""
     lease, chance = 0.1, random.Random(11)  # noqa: S311 (not a secret)
     async with (
-        holding_proxy(redis_server.port, b"TRACKING") as dam,
-        Redis(port=dam.port) as client,
+        holding_proxy(redis_server.port, b"TRACKING") as proxy,
+        Redis(port=proxy.port) as client,
         Redis(port=redis_server.port) as direct,
         AsyncRedisSessionAdapter(direct) as other,
         AsyncRedisSessionAdapter(client, near_cache=timedelta(seconds=lease)) as near,
     ):
         near._reads.near.entries = entries
-        found = ConnectionMonitor(near, other, lease)
-        await found.go_on(4, dam, chance)
+        found = StaleReadCounter(near, other, lease)
+        await found.go_on(4, proxy, chance)
         return found
 
 
@@ -518,16 +522,16 @@ async def test_never_beyond_the_lease(redis_server: Server) -> None:
     The link delays replies and invalidations at random.
     """
     redis_server.flush()
-    found = await monitor(redis_server, Entries())
+    found = await count_stale_reads(redis_server, Entries())
     assert found.within > 0
     assert found.beyond == 0
 
 
 @pytest.mark.slow
-async def test_never_beyond_the_lease_has_power(redis_server: Server) -> None:
+async def test_control_cache_without_lease_is_detected(redis_server: Server) -> None:
     """Control: a cache without a lease is found out."""
     redis_server.flush()
-    assert (await monitor(redis_server, HasNoLease())).beyond > 0
+    assert (await count_stale_reads(redis_server, HasNoLease())).beyond > 0
 
 
 # Event loops and processes

@@ -63,15 +63,15 @@ async def near(inspector: Inspector, clock: ManualClock) -> AsyncIterator[Tracki
 
 
 @pytest.fixture
-async def dam(inspector: Inspector) -> AsyncIterator[HoldingProxy]:
+async def proxy(inspector: Inspector) -> AsyncIterator[HoldingProxy]:
     """Yield a proxy in front of the server."""
     async with holding_proxy(inspector.server.port) as found:
         yield found
 
 
-def behind(dam: HoldingProxy) -> Any:
+def client_of(proxy: HoldingProxy) -> Any:
     """Return a client that connects to the proxy."""
-    return redis.asyncio.Redis(port=dam.port)
+    return redis.asyncio.Redis(port=proxy.port)
 
 
 def on(server: Any) -> pytest.MarkDecorator:
@@ -97,7 +97,9 @@ async def test_a_record_that_is_read(near: Tracking) -> None:
 
 @ALL
 @pytest.mark.parametrize("kind", AsyncClients.kinds)
-async def test_what_somebody_else_ends(inspector: Inspector, clock: ManualClock, kind: str) -> None:
+async def test_key_changed_by_another_client_is_dropped(
+    inspector: Inspector, clock: ManualClock, kind: str
+) -> None:
     """A key that another client deletes or changes is dropped, with every kind of client."""
     async with tracking(AsyncClients.make(kind, inspector.server), Entries(clock=clock)) as near:
         assert await near.read(KEY, OTHER) == [b"A", b"B"]
@@ -149,65 +151,67 @@ async def test_a_full_table(inspector: Inspector, clock: ManualClock) -> None:
 # A reply overtaken by its invalidation
 
 
-async def overtaken(dam: HoldingProxy, inspector: Inspector, entries: Entries) -> bool:
+async def overtaken(proxy: HoldingProxy, inspector: Inspector, entries: Entries) -> bool:
     """Return whether a record is used whose invalidation arrives together with it."""
-    async with tracking(behind(dam), entries) as near:
+    async with tracking(client_of(proxy), entries) as near:
         await near.read(OTHER)
-        dam.close()
+        proxy.close()
         read = asyncio.ensure_future(near.read(KEY))
-        await wait_until(lambda: dam.held)
+        await wait_until(lambda: proxy.held)
         inspector.client.delete(KEY)
-        await wait_until(lambda: PUSH in dam.held)
-        dam.open()
+        await wait_until(lambda: PUSH in proxy.held)
+        proxy.open()
         assert await read == [b"A"]
         return near.held(KEY) is not None
 
 
-async def test_an_answer_that_is_outdated_when_it_comes(
-    dam: HoldingProxy, inspector: Inspector, clock: ManualClock
+async def test_invalidation_behind_reply_wins(
+    proxy: HoldingProxy, inspector: Inspector, clock: ManualClock
 ) -> None:
-    """A record whose invalidation arrives right behind it is not used."""
-    assert not await overtaken(dam, inspector, Entries(clock=clock))
+    """A record whose invalidation arrives right client_of it is not used."""
+    assert not await overtaken(proxy, inspector, Entries(clock=clock))
 
 
-async def test_control_of_overtaking(
-    dam: HoldingProxy, inspector: Inspector, clock: ManualClock
+async def test_control_late_fill_returns_stale_record(
+    proxy: HoldingProxy, inspector: Inspector, clock: ManualClock
 ) -> None:
     """Control: a cache that is filled by the waiting tasks uses the record."""
-    assert await overtaken(dam, inspector, FillsLate(clock))
+    assert await overtaken(proxy, inspector, FillsLate(clock))
 
 
 # Revoked by this process, over another connection
 
 
-async def own_end(dam: HoldingProxy, inspector: Inspector, entries: Entries) -> bool:
+async def own_end(proxy: HoldingProxy, inspector: Inspector, entries: Entries) -> bool:
     """Return whether a record is used that this process deleted while it was read.
 
     The reply arrives after the deletion and before the invalidation.
     """
-    async with tracking(behind(dam), entries) as near:
+    async with tracking(client_of(proxy), entries) as near:
         await near.read(OTHER)
-        dam.close()
+        proxy.close()
         read = asyncio.ensure_future(near.read(KEY))
-        await wait_until(lambda: dam.held)
+        await wait_until(lambda: proxy.held)
         with entries.dropping([KEY]):
             inspector.client.delete(KEY)
-            await wait_until(lambda: PUSH in dam.held)
-        dam.let_go(dam.held.index(PUSH))
+            await wait_until(lambda: PUSH in proxy.held)
+        proxy.let_go(proxy.held.index(PUSH))
         assert await read == [b"A"]
         return near.held(KEY) is not None
 
 
-async def test_an_own_end(dam: HoldingProxy, inspector: Inspector, clock: ManualClock) -> None:
+async def test_record_deleted_during_read_is_not_cached(
+    proxy: HoldingProxy, inspector: Inspector, clock: ManualClock
+) -> None:
     """A record that this process deletes while it is read is not used."""
-    assert not await own_end(dam, inspector, Entries(clock=clock))
+    assert not await own_end(proxy, inspector, Entries(clock=clock))
 
 
-async def test_control_of_own_ends(
-    dam: HoldingProxy, inspector: Inspector, clock: ManualClock
+async def test_control_drop_only_cache_returns_deleted_record(
+    proxy: HoldingProxy, inspector: Inspector, clock: ManualClock
 ) -> None:
     """Control: a cache that only drops entries uses the record."""
-    assert await own_end(dam, inspector, OnlyDrops(clock=clock))
+    assert await own_end(proxy, inspector, OnlyDrops(clock=clock))
 
 
 async def test_an_own_change_at_once(near: Tracking, inspector: Inspector) -> None:
@@ -226,15 +230,15 @@ async def test_an_own_change_at_once(near: Tracking, inspector: Inspector) -> No
 
 
 async def last_use(
-    dam: HoldingProxy, inspector: Inspector, clock: ManualClock, entries: Entries, *, both: bool
+    proxy: HoldingProxy, inspector: Inspector, clock: ManualClock, entries: Entries, *, both: bool
 ) -> float:
     """Return how long a deleted record is used while the link passes nothing.
 
     The resolution is a hundredth of the lease.
     """
-    async with tracking(behind(dam), entries) as near:
+    async with tracking(client_of(proxy), entries) as near:
         await near.read(KEY)
-        dam.close(both=both)
+        proxy.close(both=both)
         begin = clock.now
         inspector.client.delete(KEY)
         while near.held(KEY) is not None and clock.now < begin + 2 * LEASE:
@@ -245,7 +249,7 @@ async def last_use(
 
 @pytest.mark.parametrize("both", [False, True])
 async def test_the_lease_ends(
-    dam: HoldingProxy, inspector: Inspector, clock: ManualClock, both: bool
+    proxy: HoldingProxy, inspector: Inspector, clock: ManualClock, both: bool
 ) -> None:
     """Over a link that passes nothing, a record is used until the lease ends and no longer.
 
@@ -253,37 +257,37 @@ async def test_the_lease_ends(
     """
     assert (
         LEASE * 0.98
-        < await last_use(dam, inspector, clock, Entries(clock=clock), both=both)
+        < await last_use(proxy, inspector, clock, Entries(clock=clock), both=both)
         < LEASE * 1.02
     )
 
 
-async def test_control_of_the_lease(
-    dam: HoldingProxy, inspector: Inspector, clock: ManualClock
+async def test_control_no_lease_returns_stale_record(
+    proxy: HoldingProxy, inspector: Inspector, clock: ManualClock
 ) -> None:
     """Control: a cache without a lease uses the record for longer."""
-    assert await last_use(dam, inspector, clock, HasNoLease(clock=clock), both=True) > LEASE * 1.9
+    assert await last_use(proxy, inspector, clock, HasNoLease(clock=clock), both=True) > LEASE * 1.9
 
 
-async def test_the_lease_begins_when_it_was_asked(dam: HoldingProxy, clock: ManualClock) -> None:
+async def test_the_lease_begins_when_it_was_asked(proxy: HoldingProxy, clock: ManualClock) -> None:
     """The lease begins when a command is sent, however late its reply arrives."""
-    async with tracking(behind(dam), Entries(clock=clock)) as near:
+    async with tracking(client_of(proxy), Entries(clock=clock)) as near:
         await near.read(OTHER)
         link: Any = near.tracked._link
         link._beater.cancel()
-        dam.close()
+        proxy.close()
         begin = clock.now
         read = asyncio.ensure_future(near.read(KEY))
-        await wait_until(lambda: dam.held)
+        await wait_until(lambda: proxy.held)
         clock.now = begin + LEASE / 2
-        dam.open()
+        proxy.open()
         await read
         assert near.held(KEY) == b"A"
         clock.now = begin + LEASE
         assert near.held(KEY) is None
 
 
-async def test_the_lease_goes_on(near: Tracking, clock: ManualClock) -> None:
+async def test_heartbeats_extend_the_lease(near: Tracking, clock: ManualClock) -> None:
     """Without requests, heartbeats extend the lease, up to five seconds per record."""
     await near.read(KEY)
     begin = clock.now
@@ -303,7 +307,7 @@ def _lease_of(near: Tracking) -> float:
     return float(link._lease.ends)
 
 
-async def test_nothing_is_asked_for_nothing(
+async def test_heartbeats_stop_without_entries(
     near: Tracking, inspector: Inspector, clock: ManualClock
 ) -> None:
     """After five seconds without records, heartbeats stop until one is read."""
@@ -318,7 +322,7 @@ async def test_nothing_is_asked_for_nothing(
     await wait_until(lambda: inspector.calls("mget") > calls + 1)
 
 
-async def test_what_the_heart_reads_is_not_kept(near: Tracking, inspector: Inspector) -> None:
+async def test_heartbeat_replies_are_not_cached(near: Tracking, inspector: Inspector) -> None:
     """Replies to heartbeats are not cached."""
     await near.read(KEY)
     inspector.client.set(KEY, b"new")
@@ -341,14 +345,14 @@ async def test_a_lost_connection(near: Tracking, inspector: Inspector) -> None:
     assert (near.held(KEY), near.held(OTHER)) == (None, b"B")
 
 
-async def test_nothing_is_left_when_others_learn_of_it(
-    dam: HoldingProxy, inspector: Inspector, clock: ManualClock
+async def test_entries_are_dropped_before_callers_see_the_error(
+    proxy: HoldingProxy, inspector: Inspector, clock: ManualClock
 ) -> None:
     """Entries are dropped before callers learn that the connection is lost."""
     seen: list[int] = []
-    async with tracking(behind(dam), Entries(clock=clock)) as near:
+    async with tracking(client_of(proxy), Entries(clock=clock)) as near:
         await near.read(KEY)
-        dam.close()
+        proxy.close()
 
         async def wait() -> None:
             with pytest.raises(NoReply) as raised:
@@ -357,17 +361,17 @@ async def test_nothing_is_left_when_others_learn_of_it(
             assert raised.value.sent
 
         waiting = [asyncio.ensure_future(wait()) for _ in range(3)]
-        await wait_until(lambda: dam.held)
+        await wait_until(lambda: proxy.held)
         inspector.client.client_kill_filter(_type="normal", skipme=True)
         await asyncio.gather(*waiting)
     assert seen == [0, 0, 0]
 
 
-async def test_a_read_that_gets_no_answer(dam: HoldingProxy, clock: ManualClock) -> None:
+async def test_a_read_that_gets_no_answer(proxy: HoldingProxy, clock: ManualClock) -> None:
     """When one read times out, the connection is closed, and all its reads fail."""
-    async with tracking(behind(dam), Entries(clock=clock)) as near:
+    async with tracking(client_of(proxy), Entries(clock=clock)) as near:
         await near.read(KEY)
-        dam.close(both=True)
+        proxy.close(both=True)
         other = asyncio.ensure_future(near.read(OTHER))
         await asyncio.sleep(0)
         for read in (near.read(OTHER, seconds=0.05), other):
@@ -376,18 +380,20 @@ async def test_a_read_that_gets_no_answer(dam: HoldingProxy, clock: ManualClock)
             assert (raised.value.error, raised.value.sent) == (None, True)
         assert len(near.entries) == 0
         assert near.entries._readings == set()
-        dam.open()
+        proxy.open()
         assert await near.read(KEY) == [b"A"]
 
 
-async def test_a_sign_of_life_that_does_not_come(dam: HoldingProxy, clock: ManualClock) -> None:
+async def test_unanswered_heartbeat_closes_connection(
+    proxy: HoldingProxy, clock: ManualClock
+) -> None:
     """A connection that does not answer a heartbeat is closed."""
-    async with tracking(behind(dam), Entries(clock=clock), seconds=0.2) as near:
+    async with tracking(client_of(proxy), Entries(clock=clock), seconds=0.2) as near:
         await near.read(KEY)
         link: Any = near.tracked._link
-        dam.close(both=True)
+        proxy.close(both=True)
         await wait_until(lambda: not link.is_open)
-        dam.open()
+        proxy.open()
         assert await near.read(KEY) == [b"A"]
 
 
@@ -443,19 +449,19 @@ async def test_a_closed_connection_over_which_nothing_comes(
     await wait_until(lambda: len(inspector.client.client_list()) == before)
 
 
-async def test_reads_that_are_cancelled(dam: HoldingProxy, clock: ManualClock) -> None:
+async def test_reads_that_are_cancelled(proxy: HoldingProxy, clock: ManualClock) -> None:
     """A cancelled read does not affect others, and its reply is cached."""
-    async with tracking(behind(dam), Entries(clock=clock)) as near:
+    async with tracking(client_of(proxy), Entries(clock=clock)) as near:
         await near.read(KEY)
         near.entries.flush()
         link: Any = near.tracked._link
-        dam.close()
+        proxy.close()
         cancelled = asyncio.ensure_future(near.read(KEY))
         other = asyncio.ensure_future(near.read(OTHER))
-        await wait_until(lambda: dam.held)
+        await wait_until(lambda: proxy.held)
         cancelled.cancel()
         await asyncio.wait([cancelled])
-        dam.open()
+        proxy.open()
         assert await other == [b"B"]
         assert near.held(KEY) == b"A"
         assert near.tracked._link is link
@@ -490,7 +496,7 @@ async def test_a_server_that_is_not_there(clock: ManualClock) -> None:
 # Unexpected replies
 
 
-async def test_an_error_is_a_doubt(near: Tracking, inspector: Inspector) -> None:
+async def test_error_reply_drops_all_entries(near: Tracking, inspector: Inspector) -> None:
     """An error reply is returned as it is, and all entries are dropped."""
     await near.read(KEY)
     (error, records) = await near.ask(("MGET",), ("MGET", OTHER))
@@ -511,42 +517,42 @@ def _is_lost(link: Any) -> bool:
     return not link.is_open
 
 
-async def test_replies_that_nobody_expects(dam: HoldingProxy, clock: ManualClock) -> None:
+async def test_unexpected_reply_closes_connection(proxy: HoldingProxy, clock: ManualClock) -> None:
     """An unexpected reply closes the connection and drops its entries."""
     for reply in (b"+what\r\n", b"*1\r\n:5\r\n"):
-        async with tracking(behind(dam), Entries(clock=clock)) as near:
+        async with tracking(client_of(proxy), Entries(clock=clock)) as near:
             await near.read(KEY)
             link: Any = near.tracked._link
-            dam.held = reply
-            dam.let_go(len(reply))
+            proxy.held = reply
+            proxy.let_go(len(reply))
             await wait_until(partial(_is_lost, link))
             assert len(near.entries) == 0
 
 
-async def test_a_reply_to_another_command(dam: HoldingProxy, clock: ManualClock) -> None:
+async def test_a_reply_to_another_command(proxy: HoldingProxy, clock: ManualClock) -> None:
     """A caller whose reply can't be to its command gets an error."""
-    async with tracking(behind(dam), Entries(clock=clock)) as near:
+    async with tracking(client_of(proxy), Entries(clock=clock)) as near:
         await near.read(KEY)
-        dam.close(both=True)
+        proxy.close(both=True)
         read = asyncio.ensure_future(near.read(OTHER))
         await asyncio.sleep(0)
-        dam.held = b"*1\r\n:5\r\n"
-        dam.let_go(len(dam.held))
+        proxy.held = b"*1\r\n:5\r\n"
+        proxy.let_go(len(proxy.held))
         with pytest.raises(NoReply):
             await read
         assert len(near.entries) == 0
 
 
-async def test_the_last_reply(dam: HoldingProxy, clock: ManualClock) -> None:
+async def test_the_last_reply(proxy: HoldingProxy, clock: ManualClock) -> None:
     """After an error on which clients disconnect, later commands on the connection fail."""
-    async with tracking(behind(dam), Entries(clock=clock)) as near:
+    async with tracking(client_of(proxy), Entries(clock=clock)) as near:
         await near.read(KEY)
-        dam.close(both=True)
+        proxy.close(both=True)
         first = asyncio.ensure_future(near.ask(("MGET", KEY), ("MGET", OTHER)))
         second = asyncio.ensure_future(near.ask(("MGET", KEY)))
         await asyncio.sleep(0)
-        dam.held = b"-LOADING the data set\r\n"
-        dam.let_go(len(dam.held))
+        proxy.held = b"-LOADING the data set\r\n"
+        proxy.let_go(len(proxy.held))
         (error,) = await first
         assert isinstance(error, redis.exceptions.BusyLoadingError)
         with pytest.raises(NoReply):
@@ -598,7 +604,7 @@ async def test_a_user_who_may_not_track(
         inspector.on_each("ACL", "DELUSER", "reader")
 
 
-async def test_a_server_of_old(
+async def test_server_without_resp3_is_not_cached(
     tmp_path: Path, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without RESP3 on the server, reads are not cached.
@@ -652,7 +658,7 @@ class Deaf(_AsyncRESP3Parser):
 
 
 @ONE
-async def test_a_client_of_old(
+async def test_client_without_push_is_not_cached(
     inspector: Inspector, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without push messages in the client, reads are not cached."""
@@ -666,14 +672,16 @@ async def test_a_client_of_old(
     assert line.endswith("since Deaf of the client does not support pushes")
 
 
-async def test_what_is_no_read(near: Tracking) -> None:
+async def test_writes_use_other_connections(near: Tracking) -> None:
     """Writes are sent on other connections."""
     assert await near.tracked.exchange(
         [("DEL", KEY)], 30, only_reads=False, sending=lambda: None
     ) == ["plain"]
 
 
-async def test_another_history(near: Tracking, inspector: Inspector) -> None:
+async def test_changed_history_stops_reads_until_replay(
+    near: Tracking, inspector: Inspector
+) -> None:
     """If a new connection finds another history, nothing is read until the replay is done."""
     near.revocations.met(None, b"another")
     near.revocations.revoked(["ended"], near.revocations.changes)
@@ -738,17 +746,17 @@ async def test_a_server_that_was_replaced(near: Tracking) -> None:
 
 @ONE
 @pytest.mark.usefixtures("always_checked")
-async def test_a_check_that_nobody_answers(dam: HoldingProxy, clock: ManualClock) -> None:
-    """If the connection is dropped during a check, the reads behind it fail."""
-    async with tracking(redis.asyncio.Redis(port=dam.port), Entries(clock=clock)) as near:
+async def test_a_check_that_nobody_answers(proxy: HoldingProxy, clock: ManualClock) -> None:
+    """If the connection is dropped during a check, the reads client_of it fail."""
+    async with tracking(redis.asyncio.Redis(port=proxy.port), Entries(clock=clock)) as near:
         await near.read(KEY)
-        dam.close()
+        proxy.close()
         reading = asyncio.ensure_future(near.read(KEY))
         await asyncio.sleep(0.05)
         near.tracked.drop()
         with pytest.raises(NoReply):
             await reading
-        dam.open()
+        proxy.open()
 
 
 @ONE
@@ -797,14 +805,14 @@ async def test_the_least_rights(inspector: Inspector, clock: ManualClock) -> Non
 
 
 @ONE
-async def test_the_clients_own_cache(dam: HoldingProxy, inspector: Inspector) -> None:
+async def test_the_clients_own_cache(proxy: HoldingProxy, inspector: Inspector) -> None:
     """The cache of redis-py's sync client has no lease, so such a client is refused.
 
     If the link passes nothing, that cache returns deleted records.
     """
-    with redis.Redis(port=dam.port, protocol=3, cache_config=CacheConfig()) as client:
+    with redis.Redis(port=proxy.port, protocol=3, cache_config=CacheConfig()) as client:
         assert await asyncio.to_thread(client.get, KEY) == b"A"
-        dam.close(both=True)
+        proxy.close(both=True)
         inspector.client.delete(KEY)
         await asyncio.sleep(2 * LEASE)
         assert await asyncio.to_thread(client.get, KEY) == b"A"

@@ -38,7 +38,7 @@ ENOUGH: Final = 100
 """The least number of calls that succeed, and of calls that are cancelled."""
 
 
-class Storm:
+class CancellationLoad:
     """Workers that read, list, renew and revoke sessions, and are often cancelled.
 
     Args:
@@ -52,7 +52,7 @@ class Storm:
         self.outcomes: Counter[str] = Counter()
         self._calls: set[asyncio.Task[None]] = set()
 
-    async def rage(self, seconds: float) -> None:
+    async def run(self, seconds: float) -> None:
         """Run all workers for this time, and until enough calls succeeded and were cancelled."""
         end = asyncio.get_running_loop().time() + seconds
         try:
@@ -110,27 +110,27 @@ class Storm:
 
 
 @pytest.fixture
-def weather() -> NetworkFaults:
+def faults() -> NetworkFaults:
     """Return network faults that are off until the test turns them on."""
     return NetworkFaults(random.Random(17))  # noqa: S311 (not a secret)
 
 
 @pytest.fixture
 async def proxied(
-    request: pytest.FixtureRequest, place: str, weather: NetworkFaults
+    request: pytest.FixtureRequest, place: str, faults: NetworkFaults
 ) -> AsyncIterator[Any]:
     """Yield a client of one server or of a cluster, behind proxies."""
     async with AsyncExitStack() as stack:
         if place == "server":
             server: Server = request.getfixturevalue("redis_server")
             _empty(server.port)
-            port = await stack.enter_async_context(splitting_proxy(server.port, weather))
+            port = await stack.enter_async_context(splitting_proxy(server.port, faults))
             client: Any = Redis(port=port, max_connections=CONNECTIONS, protocol=2)
         else:
             cluster: Cluster = request.getfixturevalue("cluster")
             cluster.on_each("FLUSHALL")
             ports = {
-                each: await stack.enter_async_context(splitting_proxy(each, weather))
+                each: await stack.enter_async_context(splitting_proxy(each, faults))
                 for each in cluster.ports
             }
             client = RedisCluster(
@@ -163,19 +163,19 @@ def servers(monkeypatch: pytest.MonkeyPatch) -> list[AsyncServer]:
     return made
 
 
-async def hold_through_a_storm(
-    proxied: Any, weather: NetworkFaults, servers: list[AsyncServer], seed: int = 4, **settings: Any
+async def check_under_load(
+    proxied: Any, faults: NetworkFaults, servers: list[AsyncServer], seed: int = 4, **settings: Any
 ) -> None:
-    """Run a storm, then check that all sessions can be read and all connections are free."""
+    """Run a load, then check that all sessions can be read and all connections are free."""
     rows = [row(f"id-of-user-{number}", f"user-{number}") for number in range(SESSIONS)]
     async with AsyncRedisSessionAdapter(
         proxied, deadline=timedelta(seconds=20), **settings
     ) as sessions:
         await asyncio.gather(*map(sessions.set_session, rows))
-        storm = Storm(sessions, random.Random(seed))  # noqa: S311
-        weather.active = True
-        await storm.rage(SECONDS)
-        weather.active = False
+        load = CancellationLoad(sessions, random.Random(seed))  # noqa: S311
+        faults.active = True
+        await load.run(SECONDS)
+        faults.active = False
         async with asyncio.timeout(30):
             assert await asyncio.gather(*(sessions.get_session(each.id) for each in rows)) == rows
     assert servers
@@ -192,10 +192,10 @@ async def hold_through_a_storm(
 )
 @pytest.mark.parametrize("place", ["server", "cluster"])
 async def test_cancellations(
-    proxied: Any, weather: NetworkFaults, servers: list[AsyncServer], options: Any
+    proxied: Any, faults: NetworkFaults, servers: list[AsyncServer], options: Any
 ) -> None:
     """Cancelled calls mix up no replies, hang nothing and leak no connection permits."""
-    await hold_through_a_storm(proxied, weather, servers, **options)
+    await check_under_load(proxied, faults, servers, **options)
 
 
 class LeakingSemaphore(asyncio.Semaphore):
@@ -207,28 +207,28 @@ class LeakingSemaphore(asyncio.Semaphore):
 
 
 @pytest.mark.parametrize("place", ["server"])
-async def test_cancellations_find_lost_places(
+async def test_control_leaked_permit_is_detected(
     proxied: Any,
-    weather: NetworkFaults,
+    faults: NetworkFaults,
     servers: list[AsyncServer],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Control: leaked connection permits are found out."""
     monkeypatch.setattr(asyncio, "Semaphore", LeakingSemaphore)
     with pytest.raises((AssertionError, StoreUnavailable)):
-        await hold_through_a_storm(proxied, weather, servers, coalesce=False)
+        await check_under_load(proxied, faults, servers, coalesce=False)
 
 
 @pytest.mark.parametrize("place", ["server"])
-async def test_cancellations_find_connections_that_are_used_again(
+async def test_control_reused_connection_is_detected(
     proxied: Any,
-    weather: NetworkFaults,
+    faults: NetworkFaults,
     servers: list[AsyncServer],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Control: if connections of cancelled calls are reused, wrong replies are found out.
 
-    Not every storm shows it, so several seeds are tried.
+    Not every load shows it, so several seeds are tried.
     """
     kept: list[Any] = []
     take = AsyncServer._take
@@ -252,8 +252,8 @@ async def test_cancellations_find_connections_that_are_used_again(
             fault.setattr(AsyncServer, "_take", take_kept)
             fault.setattr(redis.asyncio.Connection, "disconnect", stay_open)
             with pytest.raises(ExceptionGroup) as caught:
-                await hold_through_a_storm(proxied, weather, servers, seed, coalesce=False)
-        weather.active = False
+                await check_under_load(proxied, faults, servers, seed, coalesce=False)
+        faults.active = False
         while kept:
             await kept.pop().disconnect(nowait=True)
         wrong, _ = caught.value.split(AssertionError)

@@ -117,7 +117,7 @@ def knows(node: Any, port: int) -> bool:
         ("threads", False),
     ],
 )
-def test_there_and_back(flavour: str, revokes: bool, group: ReplicatedCluster) -> None:
+def test_failover_and_failback(flavour: str, revokes: bool, group: ReplicatedCluster) -> None:
     """A session revoked at B stays revoked if A, which missed that, takes over again.
 
     The connections to A stay open all the time. Control: a process that did not revoke finds it.

@@ -185,7 +185,9 @@ def test_silenced_while_idle(flavour: str, topology: Topology) -> None:
 
 @pytest.mark.parametrize("topology", ["TCP"], indirect=True)
 @pytest.mark.parametrize("fault", [*LOCAL_FAULTS.values(), FaultyProxy.reset_late])
-def test_control(fault: Callable[[FaultyProxy], None], topology: Topology) -> None:
+def test_control_plain_client_fails_after_reset(
+    fault: Callable[[FaultyProxy], None], topology: Topology
+) -> None:
     """Control: a plain client with an idle connection and without retries fails."""
     once = Retry(NoBackoff(), 0)
     port = topology.proxies[0].port

@@ -8,12 +8,12 @@ from lucia._testing.checks import CONCURRENT_CALLS
 from lucia.adapters.memory import MemoryAdapter
 from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
-from lucia.testing import RenewingSessionAdapterSuite as Laws
+from lucia.testing import RenewingSessionAdapterSuite as Suite
 from tests.sync.conformance.broken import breaks
 from tests.sync.support.rendezvous import RendezvousAdapter, until
 
 
-@breaks(Laws.test_renew)
+@breaks(Suite.test_renew)
 class LeavesUsed(MemoryAdapter):
     """Keeps the used session alive, as Lucia JS does."""
 
@@ -27,7 +27,7 @@ class LeavesUsed(MemoryAdapter):
         return found
 
 
-@breaks(Laws.test_renew_attributes)
+@breaks(Suite.test_renew_attributes)
 class DropsAttributes(MemoryAdapter):
     """Drops the attributes on renewal."""
 
@@ -39,7 +39,7 @@ class DropsAttributes(MemoryAdapter):
         )
 
 
-@breaks(Laws.test_renew_unknown)
+@breaks(Suite.test_renew_unknown)
 class Upserts(MemoryAdapter):
     """Stores the successor of an unknown id."""
 
@@ -51,8 +51,8 @@ class Upserts(MemoryAdapter):
         return super().renew_session(session_id, successor, grace=grace)
 
 
-@breaks(Laws.test_renew_revoked)
-class RevivesEnded(MemoryAdapter):
+@breaks(Suite.test_renew_revoked)
+class RevivesRevoked(MemoryAdapter):
     """Renews sessions that were revoked with all sessions of their user."""
 
     def delete_sessions_by_user_id(self, user_id: str, /) -> None:
@@ -68,7 +68,7 @@ class RevivesEnded(MemoryAdapter):
         return super().renew_session(session_id, successor, grace=grace)
 
 
-@breaks(Laws.test_renew_again)
+@breaks(Suite.test_renew_again)
 class StoresLosers(MemoryAdapter):
     """Returns the first successor, but stores the second one too."""
 
@@ -101,10 +101,10 @@ class RenewsInSteps(RendezvousAdapter):
         self.meeting.wait()
 
 
-breaks(Laws.test_renew_at_once, Laws.test_renew_at_once_without_grace)(RenewsInSteps)
+breaks(Suite.test_renew_at_once, Suite.test_renew_at_once_without_grace)(RenewsInSteps)
 
 
-class RenewsWhatIsEnded(RenewsInSteps):
+class RenewsWhatIsRevoked(RenewsInSteps):
     """Renews a session that is revoked between the read and the write."""
 
     def __init__(self) -> None:
@@ -125,12 +125,12 @@ class RenewsWhatIsEnded(RenewsInSteps):
         super().delete_sessions_by_user_id(user_id)
 
 
-breaks(Laws.test_delete_amid_renewals, Laws.test_delete_by_user_amid_renewals)(
-    RenewsWhatIsEnded
+breaks(Suite.test_delete_amid_renewals, Suite.test_delete_by_user_amid_renewals)(
+    RenewsWhatIsRevoked
 )
 
 
-@breaks(Laws.test_renew_at_once)
+@breaks(Suite.test_renew_at_once)
 class IgnoresGrace(MemoryAdapter):
     """Never returns the successor of an earlier call."""
 
@@ -140,7 +140,7 @@ class IgnoresGrace(MemoryAdapter):
         return super().renew_session(session_id, successor, grace=0)
 
 
-@breaks(Laws.test_renew_at_once_without_grace, Laws.test_no_grace)
+@breaks(Suite.test_renew_at_once_without_grace, Suite.test_no_grace)
 class AlwaysGrace(MemoryAdapter):
     """Always allows a grace of a minute."""
 
@@ -150,8 +150,8 @@ class AlwaysGrace(MemoryAdapter):
         return super().renew_session(session_id, successor, grace=60_000)
 
 
-@breaks(Laws.test_taken_successor_id)
-class EndsUsedFirst(MemoryAdapter):
+@breaks(Suite.test_taken_successor_id)
+class RevokesUsedFirst(MemoryAdapter):
     """Removes the used session before it knows whether the successor's id is free."""
 
     def renew_session(
@@ -163,7 +163,7 @@ class EndsUsedFirst(MemoryAdapter):
         return super().renew_session(session_id, successor, grace=grace)
 
 
-@breaks(Laws.test_taken_successor_id)
+@breaks(Suite.test_taken_successor_id)
 class OverwritesTaken(MemoryAdapter):
     """Overwrites another session that has the successor's id."""
 
@@ -174,7 +174,7 @@ class OverwritesTaken(MemoryAdapter):
         return super().renew_session(session_id, successor, grace=grace)
 
 
-@breaks(Laws.test_successor)
+@breaks(Suite.test_successor)
 class LeadsNowhere(MemoryAdapter):
     """Forgets the successors of used ids."""
 
@@ -182,7 +182,7 @@ class LeadsNowhere(MemoryAdapter):
         return None
 
 
-@breaks(Laws.test_successor_of_chain)
+@breaks(Suite.test_successor_of_chain)
 class OneStep(MemoryAdapter):
     """Follows a used id for one step only."""
 
@@ -191,7 +191,7 @@ class OneStep(MemoryAdapter):
         return None if successor is None else self.get_session(successor)
 
 
-@breaks(Laws.test_no_successor)
+@breaks(Suite.test_no_successor)
 class LeadsToItself(MemoryAdapter):
     """Returns a live session as its own successor."""
 
@@ -199,7 +199,7 @@ class LeadsToItself(MemoryAdapter):
         return self.get_session(session_id) or super().get_successor(session_id)
 
 
-@breaks(Laws.test_end_of_grace)
+@breaks(Suite.test_end_of_grace)
 class LongerGrace(MemoryAdapter):
     """Extends any grace to at least a second."""
 
@@ -211,8 +211,8 @@ class LongerGrace(MemoryAdapter):
         )
 
 
-@breaks(Laws.test_successor_revoked)
-class RemembersEnded(MemoryAdapter):
+@breaks(Suite.test_successor_revoked)
+class RemembersRevoked(MemoryAdapter):
     """Returns a successor that was revoked."""
 
     def renew_session(
@@ -225,7 +225,7 @@ class RemembersEnded(MemoryAdapter):
         return self.last
 
 
-class EndsUsedOnly(MemoryAdapter):
+class RevokesUsedOnly(MemoryAdapter):
     """Revokes a used id but not its successor."""
 
     def delete_session(self, /, *session_ids: str) -> None:
@@ -233,11 +233,11 @@ class EndsUsedOnly(MemoryAdapter):
             self._sessions.pop(session_id, None)
 
 
-breaks(Laws.test_delete_used, Laws.test_delete_used_without_grace)(EndsUsedOnly)
+breaks(Suite.test_delete_used, Suite.test_delete_used_without_grace)(RevokesUsedOnly)
 
 
-@breaks(Laws.test_delete_used)
-class EndsOneStep(MemoryAdapter):
+@breaks(Suite.test_delete_used)
+class RevokesOneStep(MemoryAdapter):
     """Revokes the direct successor only, not the whole chain."""
 
     def delete_session(self, /, *session_ids: str) -> None:
@@ -246,8 +246,8 @@ class EndsOneStep(MemoryAdapter):
             self._sessions.pop(self._renewals.successor(session_id) or "", None)
 
 
-@breaks(Laws.test_delete_used_without_grace)
-class EndsWithinGrace(MemoryAdapter):
+@breaks(Suite.test_delete_used_without_grace)
+class RevokesWithinGrace(MemoryAdapter):
     """Revokes the successor only within the grace."""
 
     def delete_session(self, /, *session_ids: str) -> None:
@@ -258,7 +258,7 @@ class EndsWithinGrace(MemoryAdapter):
                 end = self._renewals.within_grace(end)
 
 
-@breaks(Laws.test_delete_by_user_ends_successors)
+@breaks(Suite.test_delete_by_user_revokes_successors)
 class ForgetsSuccessors(MemoryAdapter):
     """Removes only those of a user's sessions that did not come from a renewal."""
 
@@ -270,7 +270,7 @@ class ForgetsSuccessors(MemoryAdapter):
         )
 
 
-@breaks(Laws.test_keep)
+@breaks(Suite.test_keep)
 class KeepsNone(MemoryAdapter):
     """Returns True as if it had kept a session, but revokes all."""
 
@@ -279,8 +279,8 @@ class KeepsNone(MemoryAdapter):
         return True
 
 
-@breaks(Laws.test_keep)
-class EndsEverybodys(MemoryAdapter):
+@breaks(Suite.test_keep)
+class RevokesEverybodys(MemoryAdapter):
     """Revokes the sessions of all users."""
 
     def delete_other_sessions(self, user_id: str, keep: str, /) -> bool:
@@ -288,8 +288,8 @@ class EndsEverybodys(MemoryAdapter):
         return True
 
 
-@breaks(Laws.test_keep_the_only_one)
-class CountsEnded(MemoryAdapter):
+@breaks(Suite.test_keep_the_only_one)
+class CountsRevoked(MemoryAdapter):
     """Returns whether it revoked a session instead of whether it kept one."""
 
     def delete_other_sessions(self, user_id: str, keep: str, /) -> bool:
@@ -298,7 +298,7 @@ class CountsEnded(MemoryAdapter):
         return len(self._sessions) < before
 
 
-@breaks(Laws.test_keep_renewed_without_grace)
+@breaks(Suite.test_keep_renewed_without_grace)
 class KeepsWithinGrace(MemoryAdapter):
     """Follows the used id to keep only within its grace."""
 
@@ -306,7 +306,7 @@ class KeepsWithinGrace(MemoryAdapter):
         return self._sessions.get(session_id) or self._successor(session_id)
 
 
-@breaks(Laws.test_keep_renewed)
+@breaks(Suite.test_keep_renewed)
 class KeepsById(MemoryAdapter):
     """Does not follow the used id to keep."""
 
@@ -316,7 +316,7 @@ class KeepsById(MemoryAdapter):
         return kept is not None and kept.user_id == user_id
 
 
-@breaks(Laws.test_keep_unknown)
+@breaks(Suite.test_keep_unknown)
 class RefusesUnknownKeep(MemoryAdapter):
     """Revokes nothing if the session to keep does not exist."""
 
@@ -324,7 +324,7 @@ class RefusesUnknownKeep(MemoryAdapter):
         return keep in self._sessions and super().delete_other_sessions(user_id, keep)
 
 
-@breaks(Laws.test_keep_foreign)
+@breaks(Suite.test_keep_foreign)
 class KeepsForeign(MemoryAdapter):
     """Does not check who owns the session to keep."""
 
@@ -333,7 +333,7 @@ class KeepsForeign(MemoryAdapter):
         return keep in self._sessions
 
 
-@breaks(Laws.test_keep_amid_renewals)
+@breaks(Suite.test_keep_amid_renewals)
 class ResolvesFirst(MemoryAdapter):
     """Looks up the session to keep, and misses a renewal before it revokes the others."""
 
@@ -355,7 +355,7 @@ class ResolvesFirst(MemoryAdapter):
         return kept is not None
 
 
-@breaks(Laws.test_cap)
+@breaks(Suite.test_cap)
 class CapsNobody(MemoryAdapter):
     """Ignores the limit."""
 
@@ -364,7 +364,7 @@ class CapsNobody(MemoryAdapter):
         return session
 
 
-@breaks(Laws.test_cap)
+@breaks(Suite.test_cap)
 class CapsAll(MemoryAdapter):
     """Counts the sessions of all users."""
 
@@ -375,8 +375,8 @@ class CapsAll(MemoryAdapter):
         return session
 
 
-@breaks(Laws.test_cap_order)
-class EndsFirstStored(MemoryAdapter):
+@breaks(Suite.test_cap_order)
+class RevokesFirstStored(MemoryAdapter):
     """Revokes the session that was stored first."""
 
     def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
@@ -386,8 +386,8 @@ class EndsFirstStored(MemoryAdapter):
         return session
 
 
-@breaks(Laws.test_cap_order)
-class EndsOne(MemoryAdapter):
+@breaks(Suite.test_cap_order)
+class RevokesOne(MemoryAdapter):
     """Revokes one session for each login, even if a lower limit requires several."""
 
     def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
@@ -398,8 +398,8 @@ class EndsOne(MemoryAdapter):
         return session
 
 
-@breaks(Laws.test_cap_renewed)
-class Rejuvenates(MemoryAdapter):
+@breaks(Suite.test_cap_renewed)
+class CountsRenewalAsLogin(MemoryAdapter):
     """Counts a renewal as a new login."""
 
     def renew_session(
@@ -412,7 +412,7 @@ class Rejuvenates(MemoryAdapter):
         return successor
 
 
-@breaks(Laws.test_cap_expired)
+@breaks(Suite.test_cap_expired)
 class CountsDead(MemoryAdapter):
     """Counts expired sessions."""
 
@@ -422,8 +422,8 @@ class CountsDead(MemoryAdapter):
         return session
 
 
-@breaks(Laws.test_cap_keeps_new)
-class EndsTheNew(MemoryAdapter):
+@breaks(Suite.test_cap_keeps_new)
+class RevokesTheNew(MemoryAdapter):
     """Revokes the new session if the clock of its machine is behind."""
 
     def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
@@ -434,8 +434,8 @@ class EndsTheNew(MemoryAdapter):
         return session
 
 
-@breaks(Laws.test_cap_taken_id)
-class EndsBeforehand(MemoryAdapter):
+@breaks(Suite.test_cap_taken_id)
+class RevokesBeforehand(MemoryAdapter):
     """Revokes other sessions before a login that is then refused."""
 
     def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
@@ -446,7 +446,7 @@ class EndsBeforehand(MemoryAdapter):
         return session
 
 
-@breaks(Laws.test_cap_at_once)
+@breaks(Suite.test_cap_at_once)
 class CountsFirst(MemoryAdapter):
     """Reads which sessions are over the limit, and revokes them only later."""
 
@@ -463,8 +463,8 @@ class CountsFirst(MemoryAdapter):
         return session
 
 
-@breaks(Laws.test_cap_amid_renewals)
-class EndsWhatItSaw(MemoryAdapter):
+@breaks(Suite.test_cap_amid_renewals)
+class RevokesWhatItSaw(MemoryAdapter):
     """Revokes the ids that it read, but not the successors that they got meanwhile."""
 
     def __init__(self) -> None:
@@ -487,7 +487,7 @@ class EndsWhatItSaw(MemoryAdapter):
         return super().renew_session(session_id, successor, grace=grace)
 
 
-@breaks(Laws.test_renew_other_spellings)
+@breaks(Suite.test_renew_other_spellings)
 class FollowsInAnyCase(MemoryAdapter):
     """Ignores case when it looks up the successor of a used id."""
 
@@ -495,7 +495,7 @@ class FollowsInAnyCase(MemoryAdapter):
         return super().get_successor(session_id.casefold())
 
 
-@breaks(Laws.test_renew_other_spellings)
+@breaks(Suite.test_renew_other_spellings)
 class RenewsPadded(MemoryAdapter):
     """Ignores trailing spaces when it renews a session."""
 

@@ -8,13 +8,13 @@ from lucia._testing.checks import CONCURRENT_CALLS
 from lucia.adapters.memory import MemoryAdapter
 from lucia.errors import DuplicateSessionId, InvalidSessionId, InvalidUserId
 from lucia.models import SessionRow
-from lucia.testing import SessionAdapterSuite as Laws
+from lucia.testing import SessionAdapterSuite as Suite
 from tests.sync.conformance.broken import breaks
 from tests.sync.support.minimal_adapters import DictionaryAdapter
 from tests.sync.support.rendezvous import RendezvousAdapter, until
 
 
-@breaks(Laws.test_get_unknown)
+@breaks(Suite.test_get_unknown)
 class RaisesForUnknown(MemoryAdapter):
     """Raises an error for an unknown session."""
 
@@ -29,7 +29,7 @@ class Row(SessionRow):
     """A subclass of the row, as an ORM might have."""
 
 
-@breaks(Laws.test_get)
+@breaks(Suite.test_get)
 class OwnRows(MemoryAdapter):
     """Returns instances of its own row class."""
 
@@ -44,7 +44,7 @@ class OwnRows(MemoryAdapter):
         )
 
 
-@breaks(Laws.test_times)
+@breaks(Suite.test_times)
 class Seconds(MemoryAdapter):
     """Stores times in whole seconds."""
 
@@ -55,7 +55,7 @@ class Seconds(MemoryAdapter):
         )
 
 
-@breaks(Laws.test_attributes)
+@breaks(Suite.test_attributes)
 class TextAttributes(MemoryAdapter):
     """Converts the values of attributes to strings."""
 
@@ -67,7 +67,7 @@ class TextAttributes(MemoryAdapter):
         )
 
 
-@breaks(Laws.test_attributes)
+@breaks(Suite.test_attributes)
 class AttributesAsColumns(DictionaryAdapter):
     """Stores no attributes, and loses sessions that have some."""
 
@@ -78,7 +78,7 @@ class AttributesAsColumns(DictionaryAdapter):
             super().set_session(session)
 
 
-@breaks(Laws.test_snapshot)
+@breaks(Suite.test_attributes_are_copied)
 class SharedIn(MemoryAdapter):
     """Stores the caller's own objects."""
 
@@ -86,7 +86,7 @@ class SharedIn(MemoryAdapter):
         self._sessions[session.id] = session
 
 
-@breaks(Laws.test_snapshot)
+@breaks(Suite.test_attributes_are_copied)
 class SharedOut(MemoryAdapter):
     """Returns the stored objects themselves."""
 
@@ -94,7 +94,7 @@ class SharedOut(MemoryAdapter):
         return self._sessions.get(session_id)
 
 
-@breaks(Laws.test_duplicate)
+@breaks(Suite.test_duplicate)
 class OverwritesOthers(MemoryAdapter):
     """Overwrites the session of another user."""
 
@@ -105,7 +105,7 @@ class OverwritesOthers(MemoryAdapter):
         self._sessions[session.id] = session
 
 
-@breaks(Laws.test_duplicate)
+@breaks(Suite.test_duplicate)
 class IndexesFirst(MemoryAdapter):
     """Adds a session to the index before it knows whether its id is free."""
 
@@ -121,7 +121,7 @@ class IndexesFirst(MemoryAdapter):
         return [self._sessions[session_id] for owner, session_id in self.index if owner == user_id]
 
 
-@breaks(Laws.test_duplicate)
+@breaks(Suite.test_duplicate)
 class RaisesItsOwn(MemoryAdapter):
     """Raises the database's own error for a taken id."""
 
@@ -131,7 +131,7 @@ class RaisesItsOwn(MemoryAdapter):
         super().set_session(session)
 
 
-@breaks(Laws.test_duplicate_of_same_user)
+@breaks(Suite.test_duplicate_of_same_user)
 class Extends(MemoryAdapter):
     """Overwrites a session of the same user."""
 
@@ -143,7 +143,7 @@ class Extends(MemoryAdapter):
             super().set_session(session)
 
 
-@breaks(Laws.test_set_at_once)
+@breaks(Suite.test_set_at_once)
 class LooksFirst(RendezvousAdapter):
     """Checks whether an id is free, and stores the session later."""
 
@@ -154,7 +154,7 @@ class LooksFirst(RendezvousAdapter):
         self._sessions[session.id] = session
 
 
-@breaks(Laws.test_unknown_user)
+@breaks(Suite.test_unknown_user)
 class StoresThenRefuses(MemoryAdapter):
     """Detects an unknown user only after the session is stored."""
 
@@ -163,7 +163,7 @@ class StoresThenRefuses(MemoryAdapter):
         raise InvalidUserId
 
 
-@breaks(Laws.test_unknown_user)
+@breaks(Suite.test_unknown_user)
 class IgnoresUnknownUsers(MemoryAdapter):
     """Silently stores nothing for an unknown user."""
 
@@ -172,7 +172,7 @@ class IgnoresUnknownUsers(MemoryAdapter):
             super().set_session(session)
 
 
-@breaks(Laws.test_expired)
+@breaks(Suite.test_expired)
 class Revives(MemoryAdapter):
     """Extends every session to at least an hour from now."""
 
@@ -181,7 +181,7 @@ class Revives(MemoryAdapter):
         super().set_session(replace(session, idle_expires=max(session.idle_expires, soon)))
 
 
-@breaks(Laws.test_list_unknown_user)
+@breaks(Suite.test_list_unknown_user)
 class RaisesForUnknownUser(MemoryAdapter):
     """Raises an error when the sessions of an unknown user are listed."""
 
@@ -192,7 +192,7 @@ class RaisesForUnknownUser(MemoryAdapter):
         return found
 
 
-@breaks(Laws.test_list)
+@breaks(Suite.test_list)
 class ListsTwice(MemoryAdapter):
     """Lists each session twice."""
 
@@ -200,7 +200,7 @@ class ListsTwice(MemoryAdapter):
         return super().get_sessions_by_user_id(user_id) * 2
 
 
-@breaks(Laws.test_list)
+@breaks(Suite.test_list)
 class ListsAll(MemoryAdapter):
     """Lists the sessions of all users."""
 
@@ -208,7 +208,7 @@ class ListsAll(MemoryAdapter):
         return list(self._sessions.values())
 
 
-@breaks(Laws.test_many)
+@breaks(Suite.test_many)
 class FirstPage(MemoryAdapter):
     """Lists only the first hundred sessions."""
 
@@ -216,7 +216,7 @@ class FirstPage(MemoryAdapter):
         return (super().get_sessions_by_user_id(user_id))[:100]
 
 
-@breaks(Laws.test_many)
+@breaks(Suite.test_many)
 class RemovesFirstPage(MemoryAdapter):
     """Removes only the first hundred sessions."""
 
@@ -226,7 +226,7 @@ class RemovesFirstPage(MemoryAdapter):
         )
 
 
-@breaks(Laws.test_delete)
+@breaks(Suite.test_delete)
 class StaysListed(MemoryAdapter):
     """Leaves removed sessions in the list."""
 
@@ -242,7 +242,7 @@ class StaysListed(MemoryAdapter):
         return [row for row in self.listed if row.user_id == user_id]
 
 
-@breaks(Laws.test_delete)
+@breaks(Suite.test_delete)
 class RemovesAllOfUser(MemoryAdapter):
     """Removes the user's other sessions too."""
 
@@ -253,7 +253,7 @@ class RemovesAllOfUser(MemoryAdapter):
                 self.delete_sessions_by_user_id(found.user_id)
 
 
-@breaks(Laws.test_delete_many)
+@breaks(Suite.test_delete_many)
 class RemovesOne(MemoryAdapter):
     """Stops at the first unknown id."""
 
@@ -264,7 +264,7 @@ class RemovesOne(MemoryAdapter):
             del self._sessions[session_id]
 
 
-@breaks(Laws.test_delete_nothing)
+@breaks(Suite.test_delete_nothing)
 class NeedsAnId(MemoryAdapter):
     """Writes ``DELETE … WHERE id IN ()``, which its database refuses."""
 
@@ -274,7 +274,7 @@ class NeedsAnId(MemoryAdapter):
         super().delete_session(*session_ids)
 
 
-@breaks(Laws.test_delete_nothing)
+@breaks(Suite.test_delete_nothing)
 class NoConditionIsAll(MemoryAdapter):
     """Removes all sessions when it gets no ids."""
 
@@ -282,7 +282,7 @@ class NoConditionIsAll(MemoryAdapter):
         super().delete_session(*(session_ids or list(self._sessions)))
 
 
-@breaks(Laws.test_delete_unknown)
+@breaks(Suite.test_delete_unknown)
 class RaisesOnDelete(MemoryAdapter):
     """Raises an error for an unknown id."""
 
@@ -291,7 +291,7 @@ class RaisesOnDelete(MemoryAdapter):
             del self._sessions[session_id]
 
 
-@breaks(Laws.test_delete_by_user)
+@breaks(Suite.test_delete_by_user)
 class LeavesTheNewest(MemoryAdapter):
     """Leaves a user's newest session."""
 
@@ -301,7 +301,7 @@ class LeavesTheNewest(MemoryAdapter):
         )
 
 
-@breaks(Laws.test_delete_by_user)
+@breaks(Suite.test_delete_by_user)
 class HidesOnly(MemoryAdapter):
     """Empties the list but leaves the sessions."""
 
@@ -316,7 +316,7 @@ class HidesOnly(MemoryAdapter):
         self.hidden.add(user_id)
 
 
-@breaks(Laws.test_delete_by_unknown_user)
+@breaks(Suite.test_delete_by_unknown_user)
 class RaisesOnDeleteByUser(MemoryAdapter):
     """Raises an error when the sessions of an unknown user are removed."""
 
@@ -326,7 +326,7 @@ class RaisesOnDeleteByUser(MemoryAdapter):
         super().delete_sessions_by_user_id(user_id)
 
 
-@breaks(Laws.test_login_after_delete_by_user)
+@breaks(Suite.test_login_after_delete_by_user)
 class LocksOut(MemoryAdapter):
     """Drops the new sessions of a user whose sessions were once all revoked."""
 
@@ -343,7 +343,7 @@ class LocksOut(MemoryAdapter):
         super().delete_sessions_by_user_id(user_id)
 
 
-@breaks(Laws.test_delete_by_user_amid_logins)
+@breaks(Suite.test_delete_by_user_amid_logins)
 class ForgetsTheIndex(MemoryAdapter):
     """Removes the whole index, with the entries of concurrent logins, as Lucia JS does."""
 
@@ -369,7 +369,7 @@ class ForgetsTheIndex(MemoryAdapter):
         self.index.pop(user_id, None)
 
 
-@breaks(Laws.test_odd_session_ids)
+@breaks(Suite.test_odd_session_ids)
 class TrimsIds(MemoryAdapter):
     """Strips white space from ids before a lookup."""
 
@@ -377,7 +377,7 @@ class TrimsIds(MemoryAdapter):
         return super().get_session(session_id.strip())
 
 
-@breaks(Laws.test_odd_session_ids)
+@breaks(Suite.test_odd_session_ids)
 class SplitsIds(DictionaryAdapter):
     """Removes the session named by the part of an id before the colon."""
 
@@ -385,7 +385,7 @@ class SplitsIds(DictionaryAdapter):
         super().delete_session(*(id_.partition(":")[0] for id_ in session_ids))
 
 
-@breaks(Laws.test_odd_user_ids)
+@breaks(Suite.test_odd_user_ids)
 class Latin1(MemoryAdapter):
     """Replaces characters beyond Latin-1 in user ids."""
 
@@ -395,7 +395,7 @@ class Latin1(MemoryAdapter):
         )
 
 
-@breaks(Laws.test_session_ids_apart)
+@breaks(Suite.test_similar_session_ids)
 class IgnoresCase(MemoryAdapter):
     """Ignores case in session ids."""
 
@@ -406,7 +406,7 @@ class IgnoresCase(MemoryAdapter):
         )
 
 
-@breaks(Laws.test_session_ids_apart)
+@breaks(Suite.test_similar_session_ids)
 class RemovesByPrefix(MemoryAdapter):
     """Removes all ids with the same prefix."""
 
@@ -416,7 +416,7 @@ class RemovesByPrefix(MemoryAdapter):
         )
 
 
-@breaks(Laws.test_user_ids_apart)
+@breaks(Suite.test_similar_user_ids)
 class ListsByPrefix(MemoryAdapter):
     """Lists the sessions of all users whose ids have the same prefix."""
 
@@ -424,7 +424,7 @@ class ListsByPrefix(MemoryAdapter):
         return [row for row in self._sessions.values() if row.user_id.startswith(user_id)]
 
 
-@breaks(Laws.test_user_ids_apart)
+@breaks(Suite.test_similar_user_ids)
 class RemovesTrimmed(MemoryAdapter):
     """Ignores white space in user ids when it removes sessions."""
 
@@ -438,7 +438,7 @@ class RemovesTrimmed(MemoryAdapter):
         )
 
 
-@breaks(Laws.test_longest_session_id)
+@breaks(Suite.test_longest_session_id)
 class CutsSessionIds(MemoryAdapter):
     """Compares only the first 191 characters of a session id."""
 
@@ -448,7 +448,7 @@ class CutsSessionIds(MemoryAdapter):
         )
 
 
-@breaks(Laws.test_longest_user_id)
+@breaks(Suite.test_longest_user_id)
 class CutsUserIds(MemoryAdapter):
     """Compares only the first 255 characters of a user id."""
 
@@ -456,7 +456,7 @@ class CutsUserIds(MemoryAdapter):
         return [row for row in self._sessions.values() if row.user_id[:255] == user_id[:255]]
 
 
-@breaks(Laws.test_other_spellings)
+@breaks(Suite.test_other_spellings)
 class ReadsInAnyCase(MemoryAdapter):
     """Ignores case when it looks up a session."""
 
@@ -467,7 +467,7 @@ class ReadsInAnyCase(MemoryAdapter):
         )
 
 
-@breaks(Laws.test_other_spellings)
+@breaks(Suite.test_other_spellings)
 class ListsPadded(MemoryAdapter):
     """Ignores trailing spaces in user ids when it lists sessions."""
 
@@ -475,8 +475,8 @@ class ListsPadded(MemoryAdapter):
         return super().get_sessions_by_user_id(user_id.rstrip(" "))
 
 
-@breaks(Laws.test_other_spellings)
-class EndsWithoutAccents(MemoryAdapter):
+@breaks(Suite.test_other_spellings)
+class RevokesWithoutAccents(MemoryAdapter):
     """Ignores accents in user ids when it removes sessions."""
 
     def delete_sessions_by_user_id(self, user_id: str, /) -> None:

@@ -9,7 +9,7 @@ from lucia.adapters.memory import MemoryAdapter
 from lucia.errors import DuplicateKeyId, InvalidKeyId, InvalidUserId
 from lucia.models import UNSET, KeyRow, SessionRow, Unset, UserRow
 from lucia.testing import SessionUserAdapterSuite as JoinedLaws
-from lucia.testing import UserAdapterSuite as Laws
+from lucia.testing import UserAdapterSuite as Suite
 from tests.sync.conformance.broken import breaks
 from tests.sync.support.case_insensitive_store import CaseInsensitiveStore
 from tests.sync.support.rendezvous import RendezvousAdapter
@@ -18,7 +18,7 @@ from tests.support.clocks import Time
 # Users
 
 
-@breaks(Laws.test_get_unknown_user)
+@breaks(Suite.test_get_unknown_user)
 class RaisesForUnknown(MemoryAdapter):
     """Raises an error for an unknown user."""
 
@@ -29,7 +29,7 @@ class RaisesForUnknown(MemoryAdapter):
         return found
 
 
-@breaks(Laws.test_set_user)
+@breaks(Suite.test_set_user)
 class AsciiAttributes(MemoryAdapter):
     """Replaces characters beyond ASCII."""
 
@@ -42,7 +42,7 @@ class AsciiAttributes(MemoryAdapter):
         return super().set_user(user_id, plain, key)
 
 
-@breaks(Laws.test_set_user)
+@breaks(Suite.test_set_user)
 class ReturnsTheIdAlone(MemoryAdapter):
     """Returns a new user without attributes."""
 
@@ -53,7 +53,7 @@ class ReturnsTheIdAlone(MemoryAdapter):
         return UserRow(id=user_id)
 
 
-@breaks(Laws.test_set_user_without_key)
+@breaks(Suite.test_set_user_without_key)
 class MakesKeys(MemoryAdapter):
     """Creates a key for a user without one."""
 
@@ -70,7 +70,7 @@ class MakesKeys(MemoryAdapter):
         return super().set_user(user_id, attributes, key or made)
 
 
-@breaks(Laws.test_set_user_with_key)
+@breaks(Suite.test_set_user_with_key)
 class ForgetsPrimary(MemoryAdapter):
     """Stores the primary key as a non-primary key."""
 
@@ -94,10 +94,10 @@ class UserFirst(MemoryAdapter):
         return super().set_user(user_id, attributes, key)
 
 
-breaks(Laws.test_set_user_with_taken_key, Laws.test_set_user_at_once)(UserFirst)
+breaks(Suite.test_set_user_with_taken_key, Suite.test_set_user_at_once)(UserFirst)
 
 
-@breaks(Laws.test_set_user_with_taken_key)
+@breaks(Suite.test_set_user_with_taken_key)
 class TakesKeysOver(MemoryAdapter):
     """Moves a taken key to the new user."""
 
@@ -108,7 +108,7 @@ class TakesKeysOver(MemoryAdapter):
         return super().set_user(user_id, attributes, key)
 
 
-@breaks(Laws.test_set_user_with_taken_id)
+@breaks(Suite.test_set_user_with_taken_id)
 class OverwritesUsers(MemoryAdapter):
     """Overwrites an existing user."""
 
@@ -119,7 +119,7 @@ class OverwritesUsers(MemoryAdapter):
         return super().set_user(user_id, attributes, key)
 
 
-@breaks(Laws.test_set_user_with_taken_id)
+@breaks(Suite.test_set_user_with_taken_id)
 class KeyFirst(MemoryAdapter):
     """Stores the key before it knows whether the user's id is free."""
 
@@ -131,7 +131,7 @@ class KeyFirst(MemoryAdapter):
         return super().set_user(user_id, attributes, key)
 
 
-@breaks(Laws.test_set_user_at_once)
+@breaks(Suite.test_set_user_at_once)
 class LooksAtKeyFirst(RendezvousAdapter):
     """Checks whether the key's id is free, and stores the key later."""
 
@@ -146,7 +146,7 @@ class LooksAtKeyFirst(RendezvousAdapter):
         return super().set_user(user_id, attributes, None)
 
 
-@breaks(Laws.test_snapshot)
+@breaks(Suite.test_attributes_are_copied)
 class SharedIn(MemoryAdapter):
     """Stores the caller's own objects."""
 
@@ -157,7 +157,7 @@ class SharedIn(MemoryAdapter):
         return self._users[user_id]
 
 
-@breaks(Laws.test_delete_user)
+@breaks(Suite.test_delete_user)
 class MarksDeleted(MemoryAdapter):
     """Only marks a user as deleted, and still returns it."""
 
@@ -165,7 +165,7 @@ class MarksDeleted(MemoryAdapter):
         self.update_user_attributes(user_id, {"deleted": True})
 
 
-@breaks(Laws.test_delete_user)
+@breaks(Suite.test_delete_user)
 class DeletesAllUsers(MemoryAdapter):
     """Removes all users."""
 
@@ -174,7 +174,7 @@ class DeletesAllUsers(MemoryAdapter):
             self._users.clear()
 
 
-@breaks(Laws.test_delete_unknown_user)
+@breaks(Suite.test_delete_unknown_user)
 class RaisesOnDeleteUser(MemoryAdapter):
     """Raises an error for an unknown user."""
 
@@ -184,7 +184,7 @@ class RaisesOnDeleteUser(MemoryAdapter):
         super().delete_user(user_id)
 
 
-@breaks(Laws.test_update)
+@breaks(Suite.test_update)
 class ReplacesAttributes(MemoryAdapter):
     """Drops the attributes that are not in the update."""
 
@@ -196,7 +196,7 @@ class ReplacesAttributes(MemoryAdapter):
         return self._users.get(user_id)
 
 
-@breaks(Laws.test_update)
+@breaks(Suite.test_update)
 class UpdatesEverybody(MemoryAdapter):
     """Updates all users."""
 
@@ -208,7 +208,7 @@ class UpdatesEverybody(MemoryAdapter):
         return self._users.get(user_id)
 
 
-@breaks(Laws.test_update)
+@breaks(Suite.test_update)
 class ReturnsBefore(MemoryAdapter):
     """Returns the user as it was before the update."""
 
@@ -220,7 +220,7 @@ class ReturnsBefore(MemoryAdapter):
         return before
 
 
-@breaks(Laws.test_update_nothing)
+@breaks(Suite.test_update_nothing)
 class CountsChanges(MemoryAdapter):
     """Returns None if there is nothing to change, as for an unknown user."""
 
@@ -230,7 +230,7 @@ class CountsChanges(MemoryAdapter):
         return super().update_user_attributes(user_id, attributes) if attributes else None
 
 
-@breaks(Laws.test_update_unknown)
+@breaks(Suite.test_update_unknown)
 class UpsertsUsers(MemoryAdapter):
     """Creates an unknown user."""
 
@@ -244,7 +244,7 @@ class UpsertsUsers(MemoryAdapter):
 # Keys
 
 
-@breaks(Laws.test_get_unknown_key)
+@breaks(Suite.test_get_unknown_key)
 class RaisesForUnknownKey(MemoryAdapter):
     """Raises an error for an unknown key."""
 
@@ -255,7 +255,7 @@ class RaisesForUnknownKey(MemoryAdapter):
         return found
 
 
-@breaks(Laws.test_set_key)
+@breaks(Suite.test_set_key)
 class HidesExpired(MemoryAdapter):
     """Does not return expired keys."""
 
@@ -264,7 +264,7 @@ class HidesExpired(MemoryAdapter):
         return None if found is None or found.expires == 0 else found
 
 
-@breaks(Laws.test_set_key)
+@breaks(Suite.test_set_key)
 class EmptyForNone(MemoryAdapter):
     """Stores an empty string where there is no hash."""
 
@@ -272,7 +272,7 @@ class EmptyForNone(MemoryAdapter):
         super().set_key(replace(key, hashed_password=key.hashed_password or ""))
 
 
-@breaks(Laws.test_list_keys)
+@breaks(Suite.test_list_keys)
 class ListsAllKeys(MemoryAdapter):
     """Lists the keys of all users."""
 
@@ -280,7 +280,7 @@ class ListsAllKeys(MemoryAdapter):
         return list(self._keys.values())
 
 
-@breaks(Laws.test_list_keys)
+@breaks(Suite.test_list_keys)
 class ListsNoPrimary(MemoryAdapter):
     """Leaves the primary key out of the list."""
 
@@ -288,7 +288,7 @@ class ListsNoPrimary(MemoryAdapter):
         return [key for key in super().get_keys_by_user_id(user_id) if not key.primary_key]
 
 
-@breaks(Laws.test_duplicate_key)
+@breaks(Suite.test_duplicate_key)
 class OverwritesKeys(MemoryAdapter):
     """Overwrites a key of the same user."""
 
@@ -300,7 +300,7 @@ class OverwritesKeys(MemoryAdapter):
             super().set_key(key)
 
 
-@breaks(Laws.test_duplicate_key)
+@breaks(Suite.test_duplicate_key)
 class StealsKeys(MemoryAdapter):
     """Moves a taken key to another user."""
 
@@ -308,7 +308,7 @@ class StealsKeys(MemoryAdapter):
         self._keys[key.id] = key
 
 
-@breaks(Laws.test_key_of_unknown_user)
+@breaks(Suite.test_key_of_unknown_user)
 class KeysOfNobody(MemoryAdapter):
     """Does not check whether the user exists."""
 
@@ -316,7 +316,7 @@ class KeysOfNobody(MemoryAdapter):
         self._add_key(key)
 
 
-@breaks(Laws.test_key_of_unknown_user)
+@breaks(Suite.test_key_of_unknown_user)
 class StoresThenRefuses(MemoryAdapter):
     """Detects an unknown user only after the key is stored."""
 
@@ -326,7 +326,7 @@ class StoresThenRefuses(MemoryAdapter):
             raise InvalidUserId
 
 
-@breaks(Laws.test_set_key_at_once)
+@breaks(Suite.test_set_key_at_once)
 class LooksFirst(RendezvousAdapter):
     """Checks whether an id is free, and stores the key later."""
 
@@ -340,7 +340,7 @@ class LooksFirst(RendezvousAdapter):
 # Passwords
 
 
-@breaks(Laws.test_update_password)
+@breaks(Suite.test_update_password)
 class KeepsPasswords(MemoryAdapter):
     """Never removes a password."""
 
@@ -352,7 +352,7 @@ class KeepsPasswords(MemoryAdapter):
         return super().update_key_password(key_id, hashed_password, expected=expected)
 
 
-@breaks(Laws.test_update_password)
+@breaks(Suite.test_update_password)
 class SetsAllPasswords(MemoryAdapter):
     """Sets the hash of all keys."""
 
@@ -365,8 +365,8 @@ class SetsAllPasswords(MemoryAdapter):
         return self._keys.get(key_id)
 
 
-@breaks(Laws.test_update_password_keeps_the_rest)
-class StoresAnew(MemoryAdapter):
+@breaks(Suite.test_update_password_keeps_the_rest)
+class RecreatesUnknownKey(MemoryAdapter):
     """Replaces the key by one that is neither primary nor expires."""
 
     def update_key_password(
@@ -378,7 +378,7 @@ class StoresAnew(MemoryAdapter):
         return found
 
 
-@breaks(Laws.test_update_password_of_unknown_key)
+@breaks(Suite.test_update_password_of_unknown_key)
 class RaisesOnUnknownUpdate(MemoryAdapter):
     """Creates an unknown key."""
 
@@ -392,7 +392,7 @@ class RaisesOnUnknownUpdate(MemoryAdapter):
         return super().update_key_password(key_id, hashed_password, expected=expected)
 
 
-@breaks(Laws.test_update_expected_password)
+@breaks(Suite.test_update_expected_password)
 class NullEqualsNothing(MemoryAdapter):
     """Compares with ``= NULL``, which is never true."""
 
@@ -406,7 +406,7 @@ class NullEqualsNothing(MemoryAdapter):
         )
 
 
-@breaks(Laws.test_update_unexpected_password)
+@breaks(Suite.test_update_unexpected_password)
 class TakesNoneForUnset(MemoryAdapter):
     """Treats ``expected=None`` as if it were not given."""
 
@@ -418,7 +418,7 @@ class TakesNoneForUnset(MemoryAdapter):
         )
 
 
-@breaks(Laws.test_update_unexpected_password)
+@breaks(Suite.test_update_unexpected_password)
 class IgnoresExpected(MemoryAdapter):
     """Ignores the expected hash."""
 
@@ -428,7 +428,7 @@ class IgnoresExpected(MemoryAdapter):
         return super().update_key_password(key_id, hashed_password)
 
 
-@breaks(Laws.test_update_expected_at_once)
+@breaks(Suite.test_update_expected_at_once)
 class ComparesFirst(RendezvousAdapter):
     """Compares the hash, and sets the new one later."""
 
@@ -445,7 +445,7 @@ class ComparesFirst(RendezvousAdapter):
 # Removing keys
 
 
-@breaks(Laws.test_delete_keys)
+@breaks(Suite.test_delete_keys)
 class CountsIds(MemoryAdapter):
     """Returns the number of ids that it was given."""
 
@@ -454,7 +454,7 @@ class CountsIds(MemoryAdapter):
         return len(key_ids)
 
 
-@breaks(Laws.test_delete_keys)
+@breaks(Suite.test_delete_keys)
 class RemovesOneKey(MemoryAdapter):
     """Stops at the first unknown id."""
 
@@ -467,7 +467,7 @@ class RemovesOneKey(MemoryAdapter):
         return count
 
 
-@breaks(Laws.test_delete_unknown_key)
+@breaks(Suite.test_delete_unknown_key)
 class RaisesOnDeleteKey(MemoryAdapter):
     """Raises an error for an unknown key."""
 
@@ -478,7 +478,7 @@ class RaisesOnDeleteKey(MemoryAdapter):
         return super().delete_non_primary_key(*key_ids)
 
 
-@breaks(Laws.test_delete_primary_key)
+@breaks(Suite.test_delete_primary_key)
 class RemovesPrimary(MemoryAdapter):
     """Removes primary keys too."""
 
@@ -486,7 +486,7 @@ class RemovesPrimary(MemoryAdapter):
         return sum(self._keys.pop(key_id, None) is not None for key_id in set(key_ids))
 
 
-@breaks(Laws.test_consume_at_once)
+@breaks(Suite.test_consume_at_once)
 class CountsFirst(RendezvousAdapter):
     """Counts the keys, and removes them later."""
 
@@ -497,7 +497,7 @@ class CountsFirst(RendezvousAdapter):
         return count
 
 
-@breaks(Laws.test_delete_keys_by_user)
+@breaks(Suite.test_delete_keys_by_user)
 class LeavesPrimary(MemoryAdapter):
     """Leaves a user's primary key."""
 
@@ -507,7 +507,7 @@ class LeavesPrimary(MemoryAdapter):
         )
 
 
-@breaks(Laws.test_delete_keys_by_user)
+@breaks(Suite.test_delete_keys_by_user)
 class DeletesAllKeys(MemoryAdapter):
     """Removes the keys of all users."""
 
@@ -515,7 +515,7 @@ class DeletesAllKeys(MemoryAdapter):
         self._keys.clear()
 
 
-@breaks(Laws.test_delete_keys_by_unknown_user)
+@breaks(Suite.test_delete_keys_by_unknown_user)
 class RaisesOnDeleteKeys(MemoryAdapter):
     """Raises an error for an unknown user."""
 
@@ -528,7 +528,7 @@ class RaisesOnDeleteKeys(MemoryAdapter):
 # Ids
 
 
-@breaks(Laws.test_odd_ids)
+@breaks(Suite.test_odd_ids)
 class SplitsAtLastColon(MemoryAdapter):
     """Splits key ids at the last colon, and strips the rest."""
 
@@ -537,7 +537,7 @@ class SplitsAtLastColon(MemoryAdapter):
         return super().get_key(f"{provider}:{name.strip()}")
 
 
-@breaks(Laws.test_ids_apart)
+@breaks(Suite.test_similar_ids)
 class IgnoresCase(MemoryAdapter):
     """Ignores case in the owners of keys."""
 
@@ -545,7 +545,7 @@ class IgnoresCase(MemoryAdapter):
         return [key for key in self._keys.values() if key.user_id.casefold() == user_id.casefold()]
 
 
-@breaks(Laws.test_ids_apart)
+@breaks(Suite.test_similar_ids)
 class DeletesTrimmed(MemoryAdapter):
     """Ignores white space in user ids when it deletes a user."""
 
@@ -555,7 +555,7 @@ class DeletesTrimmed(MemoryAdapter):
         }
 
 
-@breaks(Laws.test_other_spellings)
+@breaks(Suite.test_other_spellings)
 class Folds(CaseInsensitiveStore):
     """Compares all ids as MariaDB does by default."""
 
@@ -563,7 +563,7 @@ class Folds(CaseInsensitiveStore):
         super().__init__(Time())
 
 
-@breaks(Laws.test_other_spellings)
+@breaks(Suite.test_other_spellings)
 class KeysInAnyCase(MemoryAdapter):
     """Ignores case in key ids."""
 
@@ -573,7 +573,7 @@ class KeysInAnyCase(MemoryAdapter):
         )
 
 
-@breaks(Laws.test_other_spellings)
+@breaks(Suite.test_other_spellings)
 class KeysWithoutAccents(MemoryAdapter):
     """Ignores accents in key ids when it removes keys."""
 
@@ -584,7 +584,7 @@ class KeysWithoutAccents(MemoryAdapter):
         )
 
 
-@breaks(Laws.test_other_spellings)
+@breaks(Suite.test_other_spellings)
 class UsersPadded(MemoryAdapter):
     """Ignores trailing spaces in user ids."""
 
@@ -592,7 +592,7 @@ class UsersPadded(MemoryAdapter):
         return super().get_user(user_id.rstrip(" "))
 
 
-@breaks(Laws.test_other_spellings)
+@breaks(Suite.test_other_spellings)
 class RemovesUsersInAnyCase(MemoryAdapter):
     """Ignores case in user ids when it deletes a user."""
 
@@ -602,7 +602,7 @@ class RemovesUsersInAnyCase(MemoryAdapter):
         }
 
 
-@breaks(Laws.test_other_spellings)
+@breaks(Suite.test_other_spellings)
 class KeysOfOtherUsers(MemoryAdapter):
     """Ignores invisible characters in the user id of a key."""
 
@@ -610,7 +610,7 @@ class KeysOfOtherUsers(MemoryAdapter):
         super().set_key(replace(key, user_id=key.user_id.replace("\u200b", "")))
 
 
-@breaks(Laws.test_longest_ids)
+@breaks(Suite.test_longest_ids)
 class CutsKeyIds(MemoryAdapter):
     """Compares only the first 191 characters of a key id."""
 
@@ -618,7 +618,7 @@ class CutsKeyIds(MemoryAdapter):
         return next((key for key in self._keys.values() if key.id[:191] == key_id[:191]), None)
 
 
-@breaks(Laws.test_longest_ids)
+@breaks(Suite.test_longest_ids)
 class CutsUserIds(MemoryAdapter):
     """Compares only the first 255 characters of a user id."""
 
@@ -652,7 +652,7 @@ class JoinsWithoutAttributes(MemoryAdapter):
 
 
 @breaks(JoinedLaws.test_joined_unknown)
-class JoinsEnded(MemoryAdapter):
+class JoinsRevoked(MemoryAdapter):
     """Still returns a session that was removed or never stored."""
 
     def set_session(self, session: SessionRow, /) -> None:

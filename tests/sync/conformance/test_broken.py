@@ -11,32 +11,37 @@ from tests.sync.conformance import (  # noqa: F401 -- they fill the list
 )
 from tests.sync.conformance.broken import BROKEN, SUITES, Broken
 
-LAWS = [(suite, law) for suite in SUITES for law in vars(suite) if law.startswith("test_")]
+SUITE_TESTS = [
+    (suite, test_name)
+    for suite in SUITES
+    for test_name in vars(suite)
+    if test_name.startswith("test_")
+]
 
 
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.name)
-def test_broken(broken: Broken) -> None:
+def test_suite_test_fails_for_broken_adapter(broken: Broken) -> None:
     """The suite's test fails for the broken adapter, without pytest's help."""
     with pytest.raises(AssertionError):
-        getattr(broken.suite(), broken.law)(broken.adapter())
+        getattr(broken.suite(), broken.test_name)(broken.adapter())
 
 
-@pytest.mark.parametrize(("suite", "law"), LAWS)
-def test_sound(suite: type[object], law: str) -> None:
+@pytest.mark.parametrize(("suite", "test_name"), SUITE_TESTS)
+def test_suite_test_passes_for_memory_adapter(suite: type[object], test_name: str) -> None:
     """Called in the same way, each test passes for the adapter that the broken ones derive from."""
-    getattr(suite(), law)(MemoryAdapter())
+    getattr(suite(), test_name)(MemoryAdapter())
 
 
-def test_every_law_can_fail() -> None:
+def test_each_suite_test_has_a_broken_adapter() -> None:
     """Each test of a suite has an adapter that fails it."""
-    assert sorted({(broken.suite.__name__, broken.law) for broken in BROKEN}) == sorted(
-        (suite.__name__, law) for suite, law in LAWS
+    assert sorted({(broken.suite.__name__, broken.test_name) for broken in BROKEN}) == sorted(
+        (suite.__name__, test_name) for suite, test_name in SUITE_TESTS
     )
 
 
-@pytest.mark.parametrize(("suite", "law"), LAWS)
-def test_every_law_is_stated(suite: type[object], law: str) -> None:
+@pytest.mark.parametrize(("suite", "test_name"), SUITE_TESTS)
+def test_each_suite_test_has_a_one_line_docstring(suite: type[object], test_name: str) -> None:
     """Each test of a suite has a docstring of one line, which ends with a full stop."""
-    text = getattr(suite, law).__doc__
+    text = getattr(suite, test_name).__doc__
     assert text.endswith(".")
     assert "\n" not in text

@@ -163,7 +163,9 @@ def test_a_session_of_another_spelling_is_nobodys(
         folding_auth.validate_session_user(session.session_id)
 
 
-def test_spellings_are_no_guesses(folding: CaseInsensitiveStore, time: Time) -> None:
+def test_other_spelling_is_not_verified(
+    folding: CaseInsensitiveStore, time: Time
+) -> None:
     """A guess under another spelling is not verified against the key's hash.
 
     Nor does it count as a failed login of the key.
@@ -191,7 +193,7 @@ class FoldingLists(DictionaryAdapter):
         ]
 
 
-def test_keeping_one_session_ends_no_other_users(time: Time) -> None:
+def test_keep_revokes_no_other_users_sessions(time: Time) -> None:
     """With five methods, ``keep=`` revokes no session that a list wrongly has of another user."""
     sessions = FoldingLists()
     auth = Auth(sessions=sessions, env="DEV", hash=CHEAP, clock=time)
@@ -269,7 +271,7 @@ def create_user(adapter: Any, user_id: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("suite", "law"),
+    ("suite", "test_name"),
     [
         (UserAdapterSuite, "test_other_spellings"),
         (UserAdapterSuite, "test_update_unexpected_password"),
@@ -278,16 +280,16 @@ def create_user(adapter: Any, user_id: str) -> None:
         (SessionUserAdapterSuite, "test_joined_other_spellings"),
     ],
 )
-def test_laws_with_the_default_collation(
+def test_suites_pass_with_default_collation(
     default_collation: SQLAlchemyAdapter,
     suite: type[Any],
-    law: str,
+    test_name: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The suites' tests of other spellings pass for the adapter alone, with any collation."""
-    laws = suite()
-    monkeypatch.setattr(laws, "create_user", create_user, raising=False)
-    getattr(laws, law)(default_collation)
+    suite = suite()
+    monkeypatch.setattr(suite, "create_user", create_user, raising=False)
+    getattr(suite, test_name)(default_collation)
 
 
 def test_another_spelling_is_not_kept(default_collation: SQLAlchemyAdapter) -> None:

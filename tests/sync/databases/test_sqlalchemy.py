@@ -525,7 +525,7 @@ def test_parallel_renewals_without_grace(adapter: SQLAlchemyAdapter) -> None:
     assert len(results) == 1
 
 
-def test_renewal_beside_revocation(adapter: SQLAlchemyAdapter) -> None:
+def test_renewal_during_revocation(adapter: SQLAlchemyAdapter) -> None:
     """A session that is revoked during its renewal is revoked together with its successor."""
     add_alice(adapter)
     for number in range(12):
@@ -541,7 +541,7 @@ def test_renewal_beside_revocation(adapter: SQLAlchemyAdapter) -> None:
         assert adapter.get_sessions_by_user_id("u1") == []
 
 
-def test_renewal_beside_keeping(adapter: SQLAlchemyAdapter) -> None:
+def test_renewal_of_the_kept_session(adapter: SQLAlchemyAdapter) -> None:
     """If a session is renewed while it is kept, its successor is the only session left."""
     add_alice(adapter)
     for number in range(8):
@@ -678,7 +678,7 @@ def test_keep(adapter: SQLAlchemyAdapter, time: Time) -> None:
     assert adapter.get_sessions_by_user_id("u1") == []
 
 
-def test_keeping_what_is_not_there(adapter: SQLAlchemyAdapter) -> None:
+def test_keep_of_an_unknown_session(adapter: SQLAlchemyAdapter) -> None:
     """If the session to keep is another user's, it stays, and all of this user's are removed."""
     add_alice(adapter)
     adapter.set_user("u2", {"email": "bob@example.com"}, None)

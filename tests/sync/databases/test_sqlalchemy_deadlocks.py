@@ -358,12 +358,12 @@ def sign_out_amid_calls(adapter: SQLAlchemyAdapter, rounds: int) -> None:
         adapter.delete_sessions_by_user_id("u1")
 
 
-def test_sign_out_amid_renewals_and_logins(adapter: SQLAlchemyAdapter) -> None:
+def test_sign_out_during_renewals_and_logins(adapter: SQLAlchemyAdapter) -> None:
     """No call fails, and no session from before is left, nor a successor of one."""
     sign_out_amid_calls(adapter, rounds=3)
 
 
 @pytest.mark.slow
-def test_many_sign_outs_amid_renewals_and_logins(adapter: SQLAlchemyAdapter) -> None:
+def test_many_sign_outs_during_renewals_and_logins(adapter: SQLAlchemyAdapter) -> None:
     """In many rounds, no call fails, and no session from before is left."""
     sign_out_amid_calls(adapter, rounds=20)

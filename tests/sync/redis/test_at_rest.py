@@ -227,7 +227,7 @@ def test_commands(client: Any, inspector: Inspector) -> None:
     assert not [command for command in commands if used in command or new in command]
 
 
-def test_rows_of_a_list_can_be_ended(hashed: RedisSessionAdapter) -> None:
+def test_rows_of_a_list_can_be_revoked(hashed: RedisSessionAdapter) -> None:
     """A row of a list revokes its session and the successor, but does not log in."""
     ids = [add(hashed) for _ in range(2)]
     listed = [each.id for each in hashed.get_sessions_by_user_id("u1")]
@@ -324,7 +324,7 @@ def test_turning_on(
     assert inspector.live() == set()
 
 
-def test_chain_of_raw_and_hashed_ids_is_ended(
+def test_chain_of_raw_and_hashed_ids_is_revoked(
     hashed: RedisSessionAdapter, raw: RedisSessionAdapter
 ) -> None:
     """Revoking a used id revokes its successors, both raw and hashed, even without the key."""
@@ -502,7 +502,9 @@ def test_stolen_dump(
     assert (auth.validate_session(session.session_id)).user_id == "u1"
 
 
-def test_stolen_dump_has_power(raw: RedisSessionAdapter, inspector: Inspector) -> None:
+def test_control_dump_without_id_keys_contains_ids(
+    raw: RedisSessionAdapter, inspector: Inspector
+) -> None:
     """Control: without keys, the same search finds the session's id and the used id."""
     auth = to_auth(raw)
     used = auth.create_session("u1")
@@ -622,7 +624,7 @@ def test_record_of_another_session(
 
 @of_one_server
 @pytest.mark.parametrize("method", ["get_session", "get_successor", "renew", "delete"])
-def test_crossed_replies(inspector: Inspector, method: str) -> None:
+def test_mismatched_reply_is_retried(inspector: Inspector, method: str) -> None:
     """A reply left on the connection by another command is detected, and the command is retried.
 
     The connection is closed.

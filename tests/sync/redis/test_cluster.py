@@ -21,8 +21,8 @@ from lucia._testing.racing_calls import RacingCalls
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.errors import ConcurrentlyRevoked, StoreCorrupt
 from tests.sync.support.redis_calls import (
-    ENDS,
     OTHER_SECRET,
+    REVOCATIONS,
     SECRET,
     WRITES,
     add,
@@ -34,7 +34,7 @@ from tests.sync.support.redis_calls import (
     use_every_method,
 )
 from tests.sync.support.rendezvous import RendezvousDriver, SlowBatchDriver
-from tests.model.controls import CreateThenDelete, LooksBeforehand, Original
+from tests.model.controls import CreateThenDelete, LuciaJsProtocol, SurplusBeforeCreate
 from tests.support.acl_rights import LEAST_RIGHTS, LEAST_RIGHTS_CLUSTER, LEAST_RIGHTS_PLAIN
 from tests.support.redis_clients import Clients
 from tests.support.redis_inspectors import DEFAULT, ClusterInspector, Inspector
@@ -220,7 +220,7 @@ def test_one_attempt(
         )
 
 
-@pytest.mark.parametrize("method", [*WRITES, *ENDS])
+@pytest.mark.parametrize("method", [*WRITES, *REVOCATIONS])
 def test_refused_in_any_method(
     adapter: RedisSessionAdapter, inspector: Inspector, method: str
 ) -> None:
@@ -588,7 +588,7 @@ Play = Callable[[RedisSessionAdapter, Inspector, int], Any]
 )
 @pytest.mark.parametrize("game", [play, play_renewals])
 @pytest.mark.parametrize("driver", [RedisDriver, SlowBatchDriver])
-def test_many_at_once(
+def test_concurrent_calls_keep_invariants(
     client: Any,
     adapter: RedisSessionAdapter,
     inspector: Inspector,
@@ -603,7 +603,7 @@ def test_many_at_once(
 
 
 @pytest.mark.parametrize("kind", ["cluster of redis", "cluster of redis, no scripts", "redis"])
-def test_ours_fifty_logins_at_once(
+def test_fifty_logins_at_once(
     adapter: RedisSessionAdapter, inspector: Inspector
 ) -> None:
     """50 concurrent logins with a limit of 5 leave exactly 5 once all have returned.
@@ -628,12 +628,12 @@ def test_ours_fifty_logins_at_once(
 
 
 @of_one_kind
-def test_ours_fifty_logins_have_power(
+def test_control_surplus_before_create_exceeds_cap(
     client: Any, adapter: RedisSessionAdapter, inspector: Inspector
 ) -> None:
     """Control: checking the limit before the session is in the index leaves too many."""
     adapter._store, adapter._driver = (
-        LooksBeforehand(DEFAULT, ScriptedSteps()),
+        SurplusBeforeCreate(DEFAULT, ScriptedSteps()),
         RendezvousDriver(client, 50),
     )
     auth = Auth(sessions=adapter, env="DEV", max_sessions_per_user=5)
@@ -644,10 +644,10 @@ def test_ours_fifty_logins_have_power(
 @pytest.mark.parametrize("kind", ["redis, scripts", "cluster of redis"])
 @pytest.mark.parametrize(
     ("game", "control"),
-    [(play, Original), (play_renewals, CreateThenDelete)],
+    [(play, LuciaJsProtocol), (play_renewals, CreateThenDelete)],
     ids=["logins", "renewals"],
 )
-def test_many_at_once_has_power(
+def test_control_wrong_protocols_fail_under_load(
     client: Any, adapter: RedisSessionAdapter, inspector: Inspector, game: Play, control: Any
 ) -> None:
     """Control: the games detect the protocol of Lucia JS, and a renewal without a marker."""

@@ -68,24 +68,24 @@ def after_outage(call: Callable[[], Any]) -> Any:
 # A new primary
 
 
-def end_one(adapter: RedisSessionAdapter) -> None:
-    adapter.delete_session("ended")
+def revoke_one(adapter: RedisSessionAdapter) -> None:
+    adapter.delete_session("revoked")
 
 
-def end_all(adapter: RedisSessionAdapter) -> None:
+def revoke_all(adapter: RedisSessionAdapter) -> None:
     adapter.delete_sessions_by_user_id("u1")
 
 
-def end_others(adapter: RedisSessionAdapter) -> None:
+def revoke_others(adapter: RedisSessionAdapter) -> None:
     assert adapter.delete_other_sessions("u1", "kept") is True
 
 
 @pytest.mark.parametrize(
     ("end", "stay"),
-    [(end_one, {"kept"}), (end_all, set()), (end_others, {"kept"})],
+    [(revoke_one, {"kept"}), (revoke_all, set()), (revoke_others, {"kept"})],
     ids=["one", "all", "others"],
 )
-def test_ended_again(
+def test_revocation_is_replayed_after_failover(
     end: Callable[[RedisSessionAdapter], Any], stay: set[str], servers: Pair
 ) -> None:
     """A session that a failover brings back is revoked by its revoker's next command.
@@ -96,21 +96,21 @@ def test_ended_again(
         Adapters.on(servers.server()) as one,
         Adapters.on(servers.server()) as other,
     ):
-        add(one, "kept", "ended")
+        add(one, "kept", "revoked")
         servers.settle()
         servers.link.hold()
         end(one)
-        assert live(other, "kept", "ended") == stay
+        assert live(other, "kept", "revoked") == stay
         servers.fail_over()
-        assert live(other, "kept", "ended") == {"kept", "ended"}
-        assert live(one, "ended", "kept") == stay
-        assert live(other, "kept", "ended") == stay
+        assert live(other, "kept", "revoked") == {"kept", "revoked"}
+        assert live(one, "revoked", "kept") == stay
+        assert live(other, "kept", "revoked") == stay
         listed = other.get_sessions_by_user_id("u1")
         assert {each.id for each in listed} == stay
         assert servers.replica.client.script_exists("0" * 40) == [False]
 
 
-def test_used_id_is_ended_again(servers: Pair) -> None:
+def test_replay_revokes_used_id(servers: Pair) -> None:
     """If a renewal and the revocation of its successor are lost, the used id is revoked."""
     with (
         Adapters.on(servers.server()) as one,
@@ -128,19 +128,19 @@ def test_used_id_is_ended_again(servers: Pair) -> None:
         assert live(other, "used") == set()
 
 
-def test_ended_again_while_it_is_renewed(servers: Pair) -> None:
+def test_replay_revokes_renewed_session(servers: Pair) -> None:
     """A session that came back and was renewed by another process is revoked with its successor."""
     with (
         Adapters.on(servers.server()) as one,
         Adapters.on(servers.server()) as other,
     ):
-        add(one, "ended")
+        add(one, "revoked")
         servers.settle()
         servers.link.hold()
-        one.delete_session("ended")
+        one.delete_session("revoked")
         servers.fail_over()
-        assert other.renew_session("ended", row("successor"), grace=0) is not None
-        assert live(one, "ended", "successor") == set()
+        assert other.renew_session("revoked", row("successor"), grace=0) is not None
+        assert live(one, "revoked", "successor") == set()
 
 
 def test_replica_that_is_not_promoted_yet(servers: Pair) -> None:
@@ -149,22 +149,22 @@ def test_replica_that_is_not_promoted_yet(servers: Pair) -> None:
     After the promotion, the revocation is repeated.
     """
     with Adapters.on(servers.server()) as adapter:
-        add(adapter, "ended", "kept")
+        add(adapter, "revoked", "kept")
         servers.settle()
         servers.link.hold()
-        adapter.delete_session("ended")
+        adapter.delete_session("revoked")
         servers.primary.kill()
         servers.front.lead_to(servers.replica.port)
         assert servers.replica.sets() >= {"session:ended", "session:kept"}
         for _ in range(3):
             with pytest.raises(StoreUnavailable):
-                live(adapter, "ended", "kept")
+                live(adapter, "revoked", "kept")
         servers.replica.client.replicaof("NO", "ONE")
-        assert live(adapter, "ended", "kept") == {"kept"}
+        assert live(adapter, "revoked", "kept") == {"kept"}
 
 
 @pytest.mark.parametrize("rights", [(), ("info",)], ids=["least rights", "and INFO"])
-def test_rights_for_ending_again(rights: tuple[str, ...], servers: Pair) -> None:
+def test_replay_without_the_right_to_info(rights: tuple[str, ...], servers: Pair) -> None:
     """Without the right to INFO replication, each lost connection counts as a failover."""
     for node in (servers.primary, servers.replica):
         node.client.acl_setuser(
@@ -175,14 +175,14 @@ def test_rights_for_ending_again(rights: tuple[str, ...], servers: Pair) -> None
             keys=["session:*", "userSession:*"],
         )
     with Adapters.on(servers.server(), user="app") as adapter:
-        add(adapter, "ended", "kept")
+        add(adapter, "revoked", "kept")
         servers.settle()
         servers.link.hold()
-        adapter.delete_session("ended")
+        adapter.delete_session("revoked")
         before = servers.primary.client.info("commandstats").get("cmdstat_info", {"calls": 0})
         servers.fail_over()
         assert before["calls"] > 0
-        assert live(adapter, "ended", "kept") == {"kept"}
+        assert live(adapter, "revoked", "kept") == {"kept"}
 
 
 def with_a_method_of_its_own(kind: Any) -> Any:
@@ -209,15 +209,15 @@ def test_client_that_is_used_as_it_is(servers: Pair) -> None:
     ):
         with pytest.raises(TypeError, match="revoke_ack needs connections of the adapter's own"):
             RedisSessionAdapter(client, revoke_ack=1)
-        add(adapter, "ended", "kept")
+        add(adapter, "revoked", "kept")
         servers.settle()
         servers.link.hold()
-        adapter.delete_session("ended")
+        adapter.delete_session("revoked")
         servers.primary.kill()
         with pytest.raises(OUTAGE):
             adapter.get_session("kept")
         servers.fail_over()
-        assert live(adapter, "ended", "kept") == {"kept"}
+        assert live(adapter, "revoked", "kept") == {"kept"}
 
 
 # Acknowledgements of replicas
@@ -239,7 +239,9 @@ def test_wait_alone_tells_nothing(servers: Pair) -> None:
     fresh.close()
 
 
-@pytest.mark.parametrize("end", [end_one, end_all, end_others], ids=["one", "all", "others"])
+@pytest.mark.parametrize(
+    "end", [revoke_one, revoke_all, revoke_others], ids=["one", "all", "others"]
+)
 def test_not_replicated(
     end: Callable[[RedisSessionAdapter], Any], servers: Pair
 ) -> None:
@@ -250,7 +252,7 @@ def test_not_replicated(
     with Adapters.on(
         servers.server(), revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=100)
     ) as adapter:
-        add(adapter, "kept", "ended", "other")
+        add(adapter, "kept", "revoked", "other")
         servers.settle()
         retry_until_answered(partial(adapter.delete_session, "other"))
         assert servers.replica.client.exists("session:other") == 0
@@ -259,7 +261,7 @@ def test_not_replicated(
             with pytest.raises(RevocationNotReplicated, match="0 of 1 replicas") as caught:
                 end(adapter)
             assert (caught.value.wanted, caught.value.acknowledged) == (1, 0)
-            assert live(adapter, "ended") == set()
+            assert live(adapter, "revoked") == set()
         servers.link.flow()
         retry_until_answered(partial(end, adapter))
         assert servers.replica.client.exists("session:ended") == 0
@@ -272,19 +274,19 @@ def test_frozen_replica(servers: Pair) -> None:
     with Adapters.on(
         servers.server(), revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=100)
     ) as adapter:
-        add(adapter, "ended")
+        add(adapter, "revoked")
         with pytest.raises(RevocationNotReplicated):
-            adapter.delete_session("ended")
+            adapter.delete_session("revoked")
         servers.replica.thaw()
     with Adapters.on(
         servers.server(), revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=100)
     ) as adapter:
-        retry_until_answered(partial(adapter.delete_session, "ended"))
+        retry_until_answered(partial(adapter.delete_session, "revoked"))
     with Adapters.on(
         servers.server(), revoke_ack=2, revoke_ack_timeout=timedelta(seconds=2)
     ) as adapter:
         with pytest.raises(RevocationNotReplicated) as caught:
-            adapter.delete_session("ended")
+            adapter.delete_session("revoked")
         assert (caught.value.wanted, caught.value.acknowledged) == (2, 1)
 
 
@@ -305,10 +307,10 @@ def test_rights_for_asking_replicas(servers: Pair) -> None:
     with Adapters.on(
         servers.server(), user="app", revoke_ack=1, revoke_ack_timeout=timedelta(seconds=4)
     ) as adapter:
-        add(adapter, "ended", "other")
+        add(adapter, "revoked", "other")
         with pytest.raises(redis.exceptions.NoPermissionError):
-            adapter.delete_session("ended")
-        assert live(adapter, "ended", "other") == {"other"}
+            adapter.delete_session("revoked")
+        assert live(adapter, "revoked", "other") == {"other"}
         app.acl_setuser("app", commands=["+wait"], enabled=True, reset=False)
         adapter.delete_session("other")
         assert servers.replica.client.exists("session:other") == 0
@@ -342,10 +344,10 @@ def test_sentinel(library: str, tmp_path: Path) -> None:
             Clients.behind_sentinel(group) as client,
             RedisSessionAdapter(client) as adapter,
         ):
-            add(adapter, "ended", "kept")
+            add(adapter, "revoked", "kept")
             group.pair.settle()
             group.pair.link.hold()
-            adapter.delete_session("ended")
+            adapter.delete_session("revoked")
             adapter.delete_sessions_by_user_id("nobody")
             group.fail_over()
             assert group.pair.replica.client.exists("session:ended") == 1
@@ -472,14 +474,14 @@ def test_restart_without_the_last_moments(tmp_path: Path) -> None:
             Adapters.on(node.server()) as adapter,
             Adapters.on(node.server()) as other,
         ):
-            add(adapter, "kept", "ended")
+            add(adapter, "kept", "revoked")
             node.client.save()
-            adapter.delete_session("ended")
+            adapter.delete_session("revoked")
             node.kill()
             node.restart()
-            assert live(other, "kept", "ended") == {"kept", "ended"}
-            assert live(adapter, "kept", "ended") == {"kept"}
-            assert live(other, "kept", "ended") == {"kept"}
+            assert live(other, "kept", "revoked") == {"kept", "revoked"}
+            assert live(adapter, "kept", "revoked") == {"kept"}
+            assert live(other, "kept", "revoked") == {"kept"}
     finally:
         node.close()
 
@@ -488,7 +490,7 @@ def test_restart_without_the_last_moments(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 1_000])
-def test_what_it_takes(count: int, servers: Pair) -> None:
+def test_replay_cost(count: int, servers: Pair) -> None:
     """All lost revocations are repeated before the first reply; ``-s`` prints the times."""
     session_ids = [f"session-{number}" for number in range(count)]
     patient = timedelta(seconds=4)

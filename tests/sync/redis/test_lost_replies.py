@@ -16,7 +16,7 @@ import valkey.exceptions
 
 from lucia import Auth, AuthRequest
 from lucia._redis.index import LIST
-from lucia._redis.scripts import DELETE, SWAP
+from lucia._redis.scripts import DELETE, REPLACE_WITH_MARKER
 from lucia._testing.racing_calls import RacingCalls
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.errors import StoreUnavailable
@@ -144,7 +144,7 @@ def test_a_login_is_sent_once(
 
 
 @pytest.mark.parametrize("kind", ["redis"])
-def test_a_login_is_sent_once_has_power(
+def test_control_retrying_client_repeats_login(
     kind: str, proxies: dict[int, LossyProxy], inspector: Inspector
 ) -> None:
     """Control: a client that can't be copied sends the same login as often as it retries."""
@@ -167,7 +167,7 @@ def test_a_renewal_is_sent_once(
 ) -> None:
     """A renewal whose reply is lost is sent once; a retry by the caller gets the same successor."""
     adapter.set_session(row("used"))
-    lose(proxies, SWAP.sha if kind.startswith("cluster") else LIST.scripts.renew.sha)
+    lose(proxies, REPLACE_WITH_MARKER.sha if kind.startswith("cluster") else LIST.scripts.renew.sha)
     with pytest.raises(StoreUnavailable) as raised:
         adapter.renew_session("used", row("new"), grace=MINUTE)
     assert raised.value.ambiguous
@@ -194,7 +194,7 @@ def test_a_read_is_sent_twice(
     assert lost(proxies) == 2
 
 
-def test_an_end_is_sent_twice(
+def test_revocation_is_sent_twice(
     adapter: RedisSessionAdapter, proxies: dict[int, LossyProxy], inspector: Inspector
 ) -> None:
     """A revocation whose reply is lost is retried once; if lost again, it is ambiguous."""
@@ -338,7 +338,7 @@ def test_no_connection_is_free(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["redis"])
-def test_an_answer_that_stops_half_way(kind: str, proxies: dict[int, LossyProxy]) -> None:
+def test_partial_reply_counts_as_lost(kind: str, proxies: dict[int, LossyProxy]) -> None:
     """Half a reply counts as none; the connection is not used again.
 
     A blocking call may take two deadlines.

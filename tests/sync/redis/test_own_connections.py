@@ -430,7 +430,7 @@ class Traced(Redis):
         return execute(*arguments, **options)
 
 
-def test_a_client_of_its_own_kind(
+def test_custom_client_is_used_as_is(
     redis_server: Server, inspector: Inspector, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A client that runs commands in its own way is used itself, which is logged once."""
@@ -450,7 +450,7 @@ def test_a_client_of_its_own_kind(
     inspector.on_each("ACL", "DELUSER", "app")
 
 
-def test_such_a_client_without_a_server() -> None:
+def test_custom_client_without_server() -> None:
     """If such a client fails, a read has changed nothing, and a write may have been done."""
     with Traced(
         host="127.0.0.1", port=unused_port(), **Clients.retrying("redis", 0)
@@ -490,7 +490,7 @@ def pausing(count: int) -> Operation[None]:
         yield Call("BLPOP", ("nothing", "0.15"))
 
 
-def test_an_operation_as_a_whole(redis_server: Server, inspector: Inspector) -> None:
+def test_operation_has_one_deadline(redis_server: Server, inspector: Inspector) -> None:
     """All commands of an operation share one deadline, unless it goes page by page."""
     soon = timedelta(seconds=0.4)
     with (

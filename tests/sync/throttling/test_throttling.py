@@ -54,7 +54,7 @@ SECOND: Final = timedelta(seconds=1)
 LONG: Final = Throttle(by_key=FailureLimit(free=5, first_wait=timedelta(minutes=10)))
 KEYS: Final = ("~session:*", "~userSession:*")
 EVERYTHING: Final = ("~*", "+@all")
-PLACES: Final[Mapping[str, tuple[str, ...]]] = {
+DEPLOYMENTS: Final[Mapping[str, tuple[str, ...]]] = {
     "redis": EVERYTHING,
     "valkey": EVERYTHING,
     "redis, no scripts": (*EVERYTHING, "-@scripting"),
@@ -137,7 +137,7 @@ def check_fifty_guesses(
 
 
 @pytest.mark.parametrize("key", [ALICE, NOBODY], ids=["known", "unknown"])
-def test_ours_it_slows_down_and_then_refuses_for_a_while(
+def test_it_slows_down_and_then_refuses_for_a_while(
     auth: Auth[User], time: Time, hasher: CountingHash, key: tuple[str, str]
 ) -> None:
     """Five wrong passwords are free, then the wait doubles, for known and unknown keys alike.
@@ -156,7 +156,7 @@ def test_ours_it_slows_down_and_then_refuses_for_a_while(
         assert len(hasher.verified) == 1
 
 
-def test_ours_nobody_is_locked_out_for_good(
+def test_nobody_is_locked_out_for_good(
     auth: Auth[User], time: Time, user_id: str
 ) -> None:
     """After the wait, the right password logs in; a day after the last failure, none is counted."""
@@ -189,7 +189,7 @@ def waits_of_a_stranger(
     return waits
 
 
-def test_ours_a_stranger_does_not_see_that_the_owner_logs_in(
+def test_a_stranger_does_not_see_that_the_owner_logs_in(
     auth: Auth[User], time: Time
 ) -> None:
     """A success resets no failures of others, so the waits are those of an unknown key."""
@@ -210,16 +210,14 @@ class ForgettingGuard(Guard):
         self._store = MemoryThrottleStore(self._time)
 
 
-def test_ours_a_stranger_does_not_see_that_the_owner_logs_in_has_power(
-    auth: Auth[User], time: Time
-) -> None:
+def test_control_reset_on_success_reveals_login(auth: Auth[User], time: Time) -> None:
     """Control: if a success resets the failures of others, the waits reveal that the key exists."""
     auth._guard = ForgettingGuard(time)
     at_known = waits_of_a_stranger(auth, time, ALICE, owner=True)
     assert at_known != waits_of_a_stranger(auth, time, NOBODY, owner=False)
 
 
-def test_ours_a_success_counts_nothing(auth: Auth[User]) -> None:
+def test_a_success_counts_nothing(auth: Auth[User]) -> None:
     """Any number of successful logins, one after another, is not throttled."""
     for _ in range(60):
         auth.use_key(*ALICE, PASSWORD, address=HOME)
@@ -287,7 +285,7 @@ def test_without_a_password_nothing_is_counted(auth: Auth[User], user_id: str) -
 # --- By address
 
 
-def test_ours_one_address_at_many_keys(
+def test_one_address_at_many_keys(
     auth: Auth[User], time: Time, hasher: CountingHash, user_id: str
 ) -> None:
     """Fifty failures from one address are free, at any keys; then the address has to wait."""
@@ -306,7 +304,7 @@ def test_ours_one_address_at_many_keys(
     fail(auth, 3, address=HOME)
 
 
-def test_ours_a_success_forgets_no_failure_of_the_address(auth: Auth[User]) -> None:
+def test_a_success_forgets_no_failure_of_the_address(auth: Auth[User]) -> None:
     """A success resets no failures of the address: an account would buy guesses at others."""
     for number in range(50):
         auth.use_key(*ALICE, PASSWORD, address=HOME)
@@ -343,7 +341,7 @@ def test_the_address_of_a_request(auth: Auth[User], user_id: str) -> None:
 # --- Single-use keys
 
 
-def test_ours_five_wrong_passwords_consume_a_single_use_key(
+def test_five_wrong_passwords_consume_a_single_use_key(
     auth: Auth[User], time: Time, user_id: str
 ) -> None:
     """Five wrong passwords consume a single-use key; a new key with this id has its own five.
@@ -365,7 +363,7 @@ def test_ours_five_wrong_passwords_consume_a_single_use_key(
     assert (auth.use_key(*CODE, "123456")).user_id == user_id
 
 
-def test_ours_a_single_use_keys_failures_are_not_forgotten(
+def test_a_single_use_keys_failures_are_not_forgotten(
     auth: Auth[User], time: Time, user_id: str
 ) -> None:
     """Failures at a single-use key are never forgotten."""
@@ -391,7 +389,7 @@ def test_an_expired_key_is_consumed_by_the_right_password_alone(
     assert seconds_to_wait(auth, at=CODE) == 1
 
 
-def test_ours_a_key_whose_guesses_are_used_up_is_as_none(
+def test_exhausted_key_is_invalid_even_if_not_removed(
     auth: Auth[User], store: WatchedStore, user_id: str
 ) -> None:
     """If a key can't be removed after the last wrong password, it is invalid nevertheless."""
@@ -461,7 +459,7 @@ def test_the_limits_can_be_switched_off(
     ids=lambda error: type(error).__name__,
 )
 @pytest.mark.parametrize("key", [ALICE, CODE], ids=["persistent", "single-use"])
-def test_ours_an_error_is_no_failure(
+def test_an_error_is_no_failure(
     auth: Auth[User],
     hasher: CountingHash,
     user_id: str,
@@ -548,7 +546,7 @@ def test_an_adapter_may_offer_a_store(time: Time) -> None:
     assert seconds_to_wait(another) == 1
 
 
-def test_ours_a_store_that_can_not_count_lets_nobody_in(time: Time) -> None:
+def test_a_store_that_can_not_count_lets_nobody_in(time: Time) -> None:
     """If the store of failures raises, nobody gets in, and no password is verified."""
     auth, _, hasher = own_auth(time, "attempt")
     with pytest.raises(StoreDownError):
@@ -556,7 +554,7 @@ def test_ours_a_store_that_can_not_count_lets_nobody_in(time: Time) -> None:
     assert hasher.verified == []
 
 
-def test_ours_a_success_that_can_not_be_noted_consumes_nothing(time: Time) -> None:
+def test_key_is_not_consumed_if_success_cannot_be_recorded(time: Time) -> None:
     """If a success can't be recorded, the error comes before a key is consumed.
 
     No session is created, and the user can retry.
@@ -586,12 +584,12 @@ def test_an_attempt_that_can_not_be_taken_back_is_a_failure(
 # --- Concurrent guesses
 
 
-def test_ours_guesses_at_once(auth: Auth[User], hasher: CountingHash) -> None:
+def test_guesses_at_once(auth: Auth[User], hasher: CountingHash) -> None:
     """Of fifty concurrent guesses at one key, five are verified."""
     at_once(auth, hasher)
 
 
-def test_ours_guesses_at_once_from_one_address(
+def test_guesses_at_once_from_one_address(
     auth: Auth[User], hasher: CountingHash
 ) -> None:
     """Of sixty concurrent guesses at sixty keys from one address, fifty are verified."""
@@ -606,7 +604,7 @@ def test_ours_guesses_at_once_from_one_address(
 
 
 @pytest.mark.parametrize("throttle", [Throttle(), Throttle(by_key=None)], ids=["waits", "no waits"])
-def test_ours_guesses_at_once_at_a_single_use_key(
+def test_guesses_at_once_at_a_single_use_key(
     store: WatchedStore, time: Time, hasher: CountingHash, user_id: str, throttle: Throttle
 ) -> None:
     """Of fifty concurrent guesses at a code, at most five are verified, and consume it."""
@@ -631,16 +629,16 @@ def at_once(auth: Auth[User], hasher: CountingHash) -> None:
 # --- In Redis
 
 
-@pytest.fixture(params=PLACES)
-def place(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(params=DEPLOYMENTS)
+def deployment(request: pytest.FixtureRequest) -> str:
     """Return each server with the client's rights; a test selects some by ``parametrize``."""
     return str(request.param)
 
 
 @pytest.fixture
-def inspector(place: str, request: pytest.FixtureRequest) -> Generator[Inspector, None, None]:
+def inspector(deployment: str, request: pytest.FixtureRequest) -> Generator[Inspector, None, None]:
     """Yield an inspector of the emptied server."""
-    name = place.partition(",")[0]
+    name = deployment.partition(",")[0]
     if name == "cluster":
         cluster: Cluster = request.getfixturevalue("cluster")
         with ClusterInspector(cluster) as found:
@@ -652,9 +650,9 @@ def inspector(place: str, request: pytest.FixtureRequest) -> Generator[Inspector
 
 
 @pytest.fixture
-def client(place: str, inspector: Inspector) -> Iterator[Any]:
+def client(deployment: str, inspector: Inspector) -> Iterator[Any]:
     """Yield a client of a user with these rights."""
-    inspector.on_each("ACL", "SETUSER", "app", "reset", "on", ">pass", *PLACES[place])
+    inspector.on_each("ACL", "SETUSER", "app", "reset", "on", ">pass", *DEPLOYMENTS[deployment])
     options: dict[str, Any] = {"username": "app", "password": "pass"}
     if isinstance(inspector, ClusterInspector):
         client = Clients.of_cluster("redis", inspector.cluster, **options)
@@ -689,7 +687,7 @@ def lists(inspector: Inspector) -> list[str]:
     return [key for key in inspector.census() if key.startswith("session:throttle:")]
 
 
-def test_ours_guesses_at_once_in_redis(
+def test_guesses_at_once_in_redis(
     shared: Auth[User], inspector: Inspector, hasher: CountingHash
 ) -> None:
     """Of fifty concurrent guesses, five are verified, and every key has a TTL."""
@@ -701,7 +699,7 @@ def test_ours_guesses_at_once_in_redis(
     assert [inspector.client.llen(key) for key in failures] == [5, 5]
 
 
-def test_ours_a_success_in_redis(
+def test_a_success_in_redis(
     shared: Auth[User], inspector: Inspector, user_id: str
 ) -> None:
     """A success removes only its own attempt; keys in Redis contain only hashes."""
@@ -713,14 +711,14 @@ def test_ours_a_success_in_redis(
         assert "alice" not in text
 
 
-def test_ours_a_single_use_key_in_redis(
+def test_a_single_use_key_in_redis(
     shared: Auth[User], store: WatchedStore, hasher: CountingHash, user_id: str
 ) -> None:
     """Of fifty concurrent guesses at a code, five are verified, in every deployment."""
     check_fifty_guesses(shared, store, hasher, user_id)
 
 
-@pytest.mark.parametrize("place", ["redis", "redis, no scripts", "cluster"], indirect=True)
+@pytest.mark.parametrize("deployment", ["redis", "redis, no scripts", "cluster"], indirect=True)
 def test_all_processes_count_together(
     shared: Auth[User], store: WatchedStore, client: Any
 ) -> None:
@@ -733,8 +731,8 @@ def test_all_processes_count_together(
     assert 0 < seconds_to_wait(shared) <= 600
 
 
-@pytest.mark.parametrize("place", ["redis", "cluster"], indirect=True)
-def test_ours_names_with_a_secret(
+@pytest.mark.parametrize("deployment", ["redis", "cluster"], indirect=True)
+def test_names_with_a_secret(
     store: WatchedStore, inspector: Inspector, client: Any
 ) -> None:
     """With ``id_keys``, names of failures are keyed hashes; processes share the current key."""
@@ -756,8 +754,8 @@ def test_ours_names_with_a_secret(
             assert (name in key) == (not keys)
 
 
-@pytest.mark.parametrize("place", ["redis"], indirect=True)
-def test_one_trip(shared: Auth[User], inspector: Inspector) -> None:
+@pytest.mark.parametrize("deployment", ["redis"], indirect=True)
+def test_attempt_is_one_script(shared: Auth[User], inspector: Inspector) -> None:
     """Key and address are counted by one script; a throttled attempt writes nothing."""
     fail(shared, address=HOME)
     with inspector.watched() as sent:
@@ -773,9 +771,9 @@ def test_one_trip(shared: Auth[User], inspector: Inspector) -> None:
     ]
 
 
-@pytest.mark.parametrize("place", ["redis", "redis, no scripts"], indirect=True)
+@pytest.mark.parametrize("deployment", ["redis", "redis, no scripts"], indirect=True)
 def test_a_key_that_is_not_ours(shared: Auth[User], inspector: Inspector) -> None:
-    """A value of another type in place of failures is StoreCorrupt, and nobody gets in."""
+    """A value of another type in deployment of failures is StoreCorrupt, and nobody gets in."""
     fail(shared)
     (key,) = inspector.keys()
     inspector.client.delete(key)
@@ -784,7 +782,7 @@ def test_a_key_that_is_not_ours(shared: Auth[User], inspector: Inspector) -> Non
         shared.use_key(*ALICE, PASSWORD)
 
 
-def test_ours_no_redis_no_sign_in(store: WatchedStore, hasher: CountingHash) -> None:
+def test_no_redis_no_sign_in(store: WatchedStore, hasher: CountingHash) -> None:
     """If Redis is down, it is StoreUnavailable, and no password is verified."""
     client = Clients.make_hasty(Server("redis", "127.0.0.1", unused_port(), Path("/nowhere")))
     auth = Auth(users=store, sessions=RedisSessionAdapter(client), env="DEV", hash=hasher)

@@ -78,7 +78,7 @@ def name_of(auth: Auth[Named], session: Session) -> str:
     return (auth.validate_session_user(session.session_id)).user.name
 
 
-def test_without_a_cache_each_request_asks(store: WatchedStore, time: Time) -> None:
+def test_each_request_reads_the_user_without_a_cache(store: WatchedStore, time: Time) -> None:
     """Without a cache, which is the default, each request reads the user."""
     auth = make(store, time, None)
     session = log_in(auth, store)
@@ -87,7 +87,7 @@ def test_without_a_cache_each_request_asks(store: WatchedStore, time: Time) -> N
     assert store.calls == ["get_user"] * 2
 
 
-def test_with_a_cache_the_first_request_asks(
+def test_first_request_reads_the_user_with_a_cache(
     auth: Auth[Named], store: WatchedStore
 ) -> None:
     """With a cache, only the first request reads the user.
@@ -180,7 +180,7 @@ def test_a_deleted_user_is_gone_at_once(
             name_of(auth, each)
 
 
-def test_who_is_logged_out_is_out_at_once(
+def test_revoked_session_is_invalid_at_once(
     auth: Auth[Named], store: WatchedStore
 ) -> None:
     """A revoked session is invalid at once: sessions are not cached."""

@@ -20,11 +20,11 @@ from lucia._sqlalchemy.tables import (
     AsyncSession,
     AsyncSessionMaker,
     AuthTables,
-    answer_of,
     check_sessions,
     check_source,
     hide_parameters,
     owns_transactions,
+    result_of,
     retry_pause,
     was_rolled_back,
 )
@@ -351,7 +351,7 @@ async def _run(transaction: AsyncConnection | AsyncSession, operation: Steps[T])
     try:
         statement = next(operation)
         while True:
-            statement = operation.send(answer_of(await transaction.execute(statement)))
+            statement = operation.send(result_of(await transaction.execute(statement)))
     except StopIteration as end:
         result: T = end.value
         return result

@@ -457,7 +457,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         await adapter.delete_session(rows[0].id)
         await self.check_gone(adapter, *rows)
 
-    async def test_delete_by_user_ends_successors(
+    async def test_delete_by_user_revokes_successors(
         self, adapter: AsyncRenewingSessionAdapter
     ) -> None:
         """Removing a user's sessions removes successors too; used ids have no successor then."""

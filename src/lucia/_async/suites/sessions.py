@@ -184,7 +184,7 @@ class AsyncSessionAdapterSuite:
             "the columns of a session with attributes",
         )
 
-    async def test_snapshot(self, adapter: AsyncSessionAdapter) -> None:
+    async def test_attributes_are_copied(self, adapter: AsyncSessionAdapter) -> None:
         """Changing attributes that were given or returned does not change what is stored."""
         metadata = {"agents": ["first"]}
         row = self.row("one", noted=metadata)
@@ -407,7 +407,7 @@ class AsyncSessionAdapterSuite:
             await adapter.delete_sessions_by_user_id(row.user_id)
         await self.check_gone(adapter, *rows)
 
-    async def test_session_ids_apart(self, adapter: AsyncSessionAdapter) -> None:
+    async def test_similar_session_ids(self, adapter: AsyncSessionAdapter) -> None:
         """Similar session ids name different sessions."""
         rows = [self.row(text) for text in SIMILAR_IDS]
         await self.store(adapter, *rows)
@@ -416,7 +416,7 @@ class AsyncSessionAdapterSuite:
             await adapter.delete_session(row.id)
             await self.check_list(adapter, _ANNA, *rows[place + 1 :])
 
-    async def test_user_ids_apart(self, adapter: AsyncSessionAdapter) -> None:
+    async def test_similar_user_ids(self, adapter: AsyncSessionAdapter) -> None:
         """Similar user ids name different users: their sessions are listed and removed apart."""
         rows = [self.row(f"session-{n}", text) for n, text in enumerate(SIMILAR_IDS)]
         await self.store(adapter, *rows)

@@ -154,7 +154,7 @@ class AsyncUserAdapterSuite:
             else:
                 await self.check_no_user(adapter, key.user_id)
 
-    async def test_snapshot(self, adapter: AsyncUserAdapter) -> None:
+    async def test_attributes_are_copied(self, adapter: AsyncUserAdapter) -> None:
         """Changing the attributes that were given does not change what is stored."""
         name = self.text_columns[0]
         attributes = {name: "first"}
@@ -483,7 +483,7 @@ class AsyncUserAdapterSuite:
             equal(user is not None and user.id, key.user_id, "the id that get_user returns")
             await self.check_keys(adapter, key.user_id, key)
 
-    async def test_ids_apart(self, adapter: AsyncUserAdapter) -> None:
+    async def test_similar_ids(self, adapter: AsyncUserAdapter) -> None:
         """Similar ids name different users and different keys."""
         keys = [self.key(f"email:{text}", text) for text in SIMILAR_IDS]
         await self.store(adapter, *keys)

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from lucia._redis.commands import Reply, Words
-from lucia._redis.transport.client_errors import is_answer
+from lucia._redis.transport.client_errors import is_error_reply
 from lucia._redis.transport.connection_io import closes_connection
 from lucia._redis.transport.threads import in_thread
 
@@ -110,7 +110,7 @@ def read_replies(connection: Any, count: int) -> list[Reply]:
         try:
             replies.append(connection.read_response(disable_decoding=True))
         except Exception as error:
-            if not is_answer(error):
+            if not is_error_reply(error):
                 raise
             replies.append(error)
             if closes_connection(error):

@@ -65,7 +65,7 @@ def is_read_only(error: BaseException) -> bool:
     return any(is_a(each, "ReadOnlyError") for each in (error, error.__context__))
 
 
-def is_answer(error: BaseException) -> bool:
+def is_error_reply(error: BaseException) -> bool:
     """Return whether the server answered with this error; else there may have been no answer."""
     kinds = ("ResponseError", "BusyLoadingError", "AuthenticationError")
     return any(is_a(error, kind) for kind in kinds) or is_read_only(error)

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import Any, Final, Protocol
 
 from lucia._redis.commands import Reply, Words
-from lucia._redis.transport.client_errors import is_a, is_answer
+from lucia._redis.transport.client_errors import is_a, is_error_reply
 from lucia._redis.transport.retries import BatchRejected
 
 __all__ = [
@@ -88,7 +88,7 @@ async def read_replies(connection: Any, count: int) -> list[Reply]:
         try:
             replies.append(await connection.read_response(disable_decoding=True))
         except Exception as error:
-            if not is_answer(error):
+            if not is_error_reply(error):
                 raise
             replies.append(error)
             if closes_connection(error):

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from lucia._redis.commands import USUAL, AsyncReplies, Reply, SendMode, Words
+from lucia._redis.commands import DEFAULT_MODE, AsyncReplies, Reply, SendMode, Words
 from lucia._redis.replay import Checkpoint, ConnectionMonitor
 from lucia._redis.transport import blocking_io
 from lucia._redis.transport import settings as connection_settings
@@ -159,7 +159,7 @@ class _Pool:
         Args:
             closings: how often the pool was closed before the check or the connection began.
         """
-        pooled.checkpoint, pooled.checked = self._monitor.came_up(reply), time.monotonic()
+        pooled.checkpoint, pooled.checked = self._monitor.connected(reply), time.monotonic()
         pooled.generation = self._generation if closings == self._closings else _RETIRED
 
 
@@ -192,7 +192,7 @@ class AsyncServer(_Pool):
             self._reads = RequestBatcher(self.read_exchange, settings.seconds, only_reads=True)
 
     def ask(
-        self, commands: Sequence[Words], seconds: float, mode: SendMode = USUAL
+        self, commands: Sequence[Words], seconds: float, mode: SendMode = DEFAULT_MODE
     ) -> AsyncReplies:
         """Send commands one right after another; return their replies in order.
 
@@ -402,7 +402,9 @@ class Server(_Pool):
         super().__init__(factory, monitor, settings.seconds, many_slots=many_slots)
         self._permits = FairSemaphore(factory.limit)
 
-    def ask(self, commands: Sequence[Words], seconds: float, mode: SendMode = USUAL) -> list[Reply]:
+    def ask(
+        self, commands: Sequence[Words], seconds: float, mode: SendMode = DEFAULT_MODE
+    ) -> list[Reply]:
         """Send commands together on one connection, and return their replies in order.
 
         A server's error is a reply too. What belongs on one connection with a command (ASKING

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from lucia._redis.commands import USUAL, Reply, SendMode, Words
+from lucia._redis.commands import DEFAULT_MODE, Reply, SendMode, Words
 from lucia._redis.replay import ConnectionMonitor
-from lucia._redis.transport.client_errors import is_answer
+from lucia._redis.transport.client_errors import is_error_reply
 from lucia._redis.transport.clients import one_node
 from lucia._redis.transport.connection_io import Records
 from lucia._redis.transport.retries import BatchRejected, NoReply
@@ -22,7 +22,7 @@ class AsyncClientPassthrough:
     def __init__(self, client: Any, monitor: ConnectionMonitor) -> None:
         self._client = client
         self._monitor = monitor
-        monitor.came_up(None)
+        monitor.connected(None)
 
     async def key_per_primary(self, _prefix: str, _seconds: float, /) -> dict[str, str]:
         """Refuse, since the client may lead anywhere and send anything twice.
@@ -33,7 +33,12 @@ class AsyncClientPassthrough:
         raise NoReply(None, sent=False)
 
     async def ask(
-        self, key: object, commands: Sequence[Words], seconds: float, _mode: SendMode = USUAL, /
+        self,
+        key: object,
+        commands: Sequence[Words],
+        seconds: float,
+        _mode: SendMode = DEFAULT_MODE,
+        /,
     ) -> list[Reply]:
         """Send a command, or a transaction.
 
@@ -52,12 +57,12 @@ class AsyncClientPassthrough:
                         pipeline.execute_command(*words)
                     return [await pipeline.execute()]
         except Exception as error:
-            if is_answer(error):
+            if is_error_reply(error):
                 return [error]
             # The client does not show what it reconnects to: every failure without a reply counts
             # as another history, and what was revoked recently is revoked again.
             self._monitor.lost()
-            self._monitor.came_up(None)
+            self._monitor.connected(None)
             raise NoReply(None if limit.expired() else error, sent=True) from error
 
     async def read(self, _keys: Sequence[bytes], /) -> Records:
@@ -101,7 +106,7 @@ class ClientPassthrough:
     def __init__(self, client: Any, monitor: ConnectionMonitor) -> None:
         self._client = client
         self._monitor = monitor
-        monitor.came_up(None)
+        monitor.connected(None)
 
     def key_per_primary(self, _prefix: str, _seconds: float, /) -> dict[str, str]:
         """Refuse, since the client may lead anywhere and send anything twice.
@@ -112,7 +117,12 @@ class ClientPassthrough:
         raise NoReply(None, sent=False)
 
     def ask(
-        self, key: object, commands: Sequence[Words], seconds: float, _mode: SendMode = USUAL, /
+        self,
+        key: object,
+        commands: Sequence[Words],
+        seconds: float,
+        _mode: SendMode = DEFAULT_MODE,
+        /,
     ) -> list[Reply]:
         """Send a command, or a transaction.
 
@@ -129,12 +139,12 @@ class ClientPassthrough:
                     pipeline.execute_command(*words)
                 return [pipeline.execute()]
         except Exception as error:
-            if is_answer(error):
+            if is_error_reply(error):
                 return [error]
             # The client does not show what it reconnects to: every failure without a reply counts
             # as another history, and what was revoked recently is revoked again.
             self._monitor.lost()
-            self._monitor.came_up(None)
+            self._monitor.connected(None)
             raise NoReply(error, sent=True) from error
 
     def read(self, _keys: Sequence[bytes], /) -> Records:

@@ -11,8 +11,17 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from lucia._redis.commands import USUAL, Call, Command, Eval, Nodes, OnNode, SendMode, Transaction
-from lucia._redis.transport.client_errors import is_answer, is_outage
+from lucia._redis.commands import (
+    DEFAULT_MODE,
+    Call,
+    Command,
+    Eval,
+    Nodes,
+    OnNode,
+    SendMode,
+    Transaction,
+)
+from lucia._redis.transport.client_errors import is_error_reply, is_outage
 from lucia.errors import StoreUnavailable
 
 _READS: Final = frozenset(
@@ -118,7 +127,7 @@ class OperationState:
             return SendMode(
                 alone=self.during_replay, fresh=is_retry, during_replay=self.during_replay
             )
-        return USUAL
+        return DEFAULT_MODE
 
     def answered(self, command: SingleCommand) -> None:
         """Record that a command was answered."""
@@ -160,7 +169,12 @@ def error_to_raise(lost: NoReply, *, wrote: bool) -> Exception:
     """
     # For example, the password is wrong or a right is missing. It will be refused again: somebody
     # has to correct the settings.
-    if lost.error is not None and not wrote and is_answer(lost.error) and not is_outage(lost.error):
+    if (
+        lost.error is not None
+        and not wrote
+        and is_error_reply(lost.error)
+        and not is_outage(lost.error)
+    ):
         return lost.error
     unavailable = StoreUnavailable(ambiguous=wrote)
     unavailable.__cause__ = lost.error

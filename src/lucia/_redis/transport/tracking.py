@@ -44,7 +44,7 @@ With RESP2 a server accepts ``CLIENT TRACKING`` and never announces a change.
 
 _TRACKING: Final = ("CLIENT", "TRACKING", "ON")
 
-BEATS: Final = 3
+HEARTBEATS_PER_LEASE: Final = 3
 """How often in a lease's time it is renewed while there are no requests."""
 
 REFUSED_SECONDS: Final = 60.0
@@ -178,7 +178,7 @@ class AsyncTracked:
                     # Before the new history is recorded: the replay must not be sent to the former
                     # server.
                     await self._moved()
-                checkpoint = self._monitor.came_up(history)
+                checkpoint = self._monitor.connected(history)
                 return _Link(
                     connection,
                     checkpoint,
@@ -217,7 +217,7 @@ class _Link:
         self._monitor = monitor
         self._entries = entries
         self._lease = Lease(lease)
-        self._pause = lease / BEATS
+        self._pause = lease / HEARTBEATS_PER_LEASE
         self._seconds = seconds
         self._moved = moved
         self._checkpoint, self._checked = checkpoint, time.monotonic()
@@ -330,7 +330,7 @@ class _Link:
         except _OtherServer as error:
             # In this order, as when a connection is opened.
             await self._moved()
-            self._monitor.came_up(error.reply)
+            self._monitor.connected(error.reply)
             lost = error
         except Exception as error:
             self._monitor.lost()
@@ -368,7 +368,7 @@ class _Link:
         self._monitor.check(reply)
         if self._monitor.is_changed(reply, self._checkpoint):
             raise _OtherServer(reply)
-        self._checkpoint = self._monitor.came_up(reply)
+        self._checkpoint = self._monitor.connected(reply)
         self._waiting.popleft()
 
     def _keep(

@@ -21,11 +21,11 @@ from lucia._sqlalchemy.tables import (
     Session,
     SessionMaker,
     AuthTables,
-    answer_of,
     check_sessions,
     check_source,
     hide_parameters,
     owns_transactions,
+    result_of,
     retry_pause,
     was_rolled_back,
 )
@@ -352,7 +352,7 @@ def _run(transaction: Connection | Session, operation: Steps[T]) -> T:
     try:
         statement = next(operation)
         while True:
-            statement = operation.send(answer_of(transaction.execute(statement)))
+            statement = operation.send(result_of(transaction.execute(statement)))
     except StopIteration as end:
         result: T = end.value
         return result

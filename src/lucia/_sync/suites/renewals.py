@@ -458,7 +458,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         adapter.delete_session(rows[0].id)
         self.check_gone(adapter, *rows)
 
-    def test_delete_by_user_ends_successors(
+    def test_delete_by_user_revokes_successors(
         self, adapter: RenewingSessionAdapter
     ) -> None:
         """Removing a user's sessions removes successors too; used ids have no successor then."""

@@ -185,7 +185,7 @@ class SessionAdapterSuite:
             "the columns of a session with attributes",
         )
 
-    def test_snapshot(self, adapter: SessionAdapter) -> None:
+    def test_attributes_are_copied(self, adapter: SessionAdapter) -> None:
         """Changing attributes that were given or returned does not change what is stored."""
         metadata = {"agents": ["first"]}
         row = self.row("one", noted=metadata)
@@ -408,7 +408,7 @@ class SessionAdapterSuite:
             adapter.delete_sessions_by_user_id(row.user_id)
         self.check_gone(adapter, *rows)
 
-    def test_session_ids_apart(self, adapter: SessionAdapter) -> None:
+    def test_similar_session_ids(self, adapter: SessionAdapter) -> None:
         """Similar session ids name different sessions."""
         rows = [self.row(text) for text in SIMILAR_IDS]
         self.store(adapter, *rows)
@@ -417,7 +417,7 @@ class SessionAdapterSuite:
             adapter.delete_session(row.id)
             self.check_list(adapter, _ANNA, *rows[place + 1 :])
 
-    def test_user_ids_apart(self, adapter: SessionAdapter) -> None:
+    def test_similar_user_ids(self, adapter: SessionAdapter) -> None:
         """Similar user ids name different users: their sessions are listed and removed apart."""
         rows = [self.row(f"session-{n}", text) for n, text in enumerate(SIMILAR_IDS)]
         self.store(adapter, *rows)

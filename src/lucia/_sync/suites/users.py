@@ -155,7 +155,7 @@ class UserAdapterSuite:
             else:
                 self.check_no_user(adapter, key.user_id)
 
-    def test_snapshot(self, adapter: UserAdapter) -> None:
+    def test_attributes_are_copied(self, adapter: UserAdapter) -> None:
         """Changing the attributes that were given does not change what is stored."""
         name = self.text_columns[0]
         attributes = {name: "first"}
@@ -484,7 +484,7 @@ class UserAdapterSuite:
             equal(user is not None and user.id, key.user_id, "the id that get_user returns")
             self.check_keys(adapter, key.user_id, key)
 
-    def test_ids_apart(self, adapter: UserAdapter) -> None:
+    def test_similar_ids(self, adapter: UserAdapter) -> None:
         """Similar ids name different users and different keys."""
         keys = [self.key(f"email:{text}", text) for text in SIMILAR_IDS]
         self.store(adapter, *keys)

@@ -135,7 +135,7 @@ async def test_index_of_another_type(
 
 
 @one_reply_type
-async def test_ending_in_spite_of_an_index(
+async def test_revocation_despite_unwritable_index(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
     """If the index can't be written, sessions and successors are revoked before the error."""
@@ -222,7 +222,7 @@ async def test_record_of_another_session(
 
 @pytest.mark.parametrize("kind", ["redis-py, one connection", "valkey-py, one connection"])
 @pytest.mark.parametrize("crossed", ["another's record", "nothing like it", "another's marker"])
-async def test_crossed_replies(
+async def test_mismatched_reply_is_retried(
     kind: str, crossed: str, server: Server, inspector: Inspector
 ) -> None:
     """A reply left on the connection by another command is detected, and the command is retried.

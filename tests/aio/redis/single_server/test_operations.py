@@ -110,7 +110,9 @@ async def test_grace(adapter: AsyncRedisSessionAdapter, inspector: Inspector) ->
     inspector.check()
 
 
-async def test_after_the_marker(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+async def test_used_id_is_unknown_after_60_seconds(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
     """60 seconds after a renewal, the used id is unknown, and revoking it revokes nothing."""
     await add(adapter, "used")
     await renew(adapter, "used", "new")
@@ -144,7 +146,9 @@ async def test_chain(adapter: AsyncRedisSessionAdapter, inspector: Inspector) ->
     inspector.check()
 
 
-async def test_renewal_of_nothing(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+async def test_dead_session_is_not_renewed(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
     """An unknown, revoked or expired session can't be renewed, and nothing is stored."""
     await add(adapter, "ended")
     await adapter.delete_session("ended")
@@ -158,7 +162,9 @@ async def test_renewal_of_nothing(adapter: AsyncRedisSessionAdapter, inspector: 
     assert inspector.census() == before
 
 
-async def test_ending(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+async def test_delete_session_revokes_sessions_of_several_users(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
     """One call revokes sessions of several users.
 
     Unknown, repeated and used ids may be among them; it also may get no ids at all.

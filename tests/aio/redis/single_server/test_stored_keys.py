@@ -106,7 +106,9 @@ async def test_times_of_keys(adapter: AsyncRedisSessionAdapter, inspector: Inspe
 
 
 @one_reply_type
-async def test_everything_ends(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+async def test_no_key_is_left_after_expiry(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
     """Once all sessions have expired, no key is left."""
     for number in range(5):
         await adapter.set_session(row(f"s{number}", life=1_000 + 10 * number))
@@ -117,7 +119,7 @@ async def test_everything_ends(adapter: AsyncRedisSessionAdapter, inspector: Ins
     assert await adapter.get_sessions_by_user_id("u1") == []
 
 
-async def test_index_of_the_original(
+async def test_index_of_lucia_js_gets_no_ttl(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
     """An index of Lucia JS, without a TTL, is used and keeps having none.

@@ -136,7 +136,7 @@ def test_index_of_another_type(
 
 
 @one_reply_type
-def test_ending_in_spite_of_an_index(
+def test_revocation_despite_unwritable_index(
     adapter: RedisSessionAdapter, inspector: Inspector
 ) -> None:
     """If the index can't be written, sessions and successors are revoked before the error."""
@@ -223,7 +223,7 @@ def test_record_of_another_session(
 
 @pytest.mark.parametrize("kind", ["redis-py, one connection", "valkey-py, one connection"])
 @pytest.mark.parametrize("crossed", ["another's record", "nothing like it", "another's marker"])
-def test_crossed_replies(
+def test_mismatched_reply_is_retried(
     kind: str, crossed: str, server: Server, inspector: Inspector
 ) -> None:
     """A reply left on the connection by another command is detected, and the command is retried.

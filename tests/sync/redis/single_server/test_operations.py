@@ -111,7 +111,9 @@ def test_grace(adapter: RedisSessionAdapter, inspector: Inspector) -> None:
     inspector.check()
 
 
-def test_after_the_marker(adapter: RedisSessionAdapter, inspector: Inspector) -> None:
+def test_used_id_is_unknown_after_60_seconds(
+    adapter: RedisSessionAdapter, inspector: Inspector
+) -> None:
     """60 seconds after a renewal, the used id is unknown, and revoking it revokes nothing."""
     add(adapter, "used")
     renew(adapter, "used", "new")
@@ -145,7 +147,9 @@ def test_chain(adapter: RedisSessionAdapter, inspector: Inspector) -> None:
     inspector.check()
 
 
-def test_renewal_of_nothing(adapter: RedisSessionAdapter, inspector: Inspector) -> None:
+def test_dead_session_is_not_renewed(
+    adapter: RedisSessionAdapter, inspector: Inspector
+) -> None:
     """An unknown, revoked or expired session can't be renewed, and nothing is stored."""
     add(adapter, "ended")
     adapter.delete_session("ended")
@@ -159,7 +163,9 @@ def test_renewal_of_nothing(adapter: RedisSessionAdapter, inspector: Inspector) 
     assert inspector.census() == before
 
 
-def test_ending(adapter: RedisSessionAdapter, inspector: Inspector) -> None:
+def test_delete_session_revokes_sessions_of_several_users(
+    adapter: RedisSessionAdapter, inspector: Inspector
+) -> None:
     """One call revokes sessions of several users.
 
     Unknown, repeated and used ids may be among them; it also may get no ids at all.

@@ -107,7 +107,9 @@ def test_times_of_keys(adapter: RedisSessionAdapter, inspector: Inspector) -> No
 
 
 @one_reply_type
-def test_everything_ends(adapter: RedisSessionAdapter, inspector: Inspector) -> None:
+def test_no_key_is_left_after_expiry(
+    adapter: RedisSessionAdapter, inspector: Inspector
+) -> None:
     """Once all sessions have expired, no key is left."""
     for number in range(5):
         adapter.set_session(row(f"s{number}", life=1_000 + 10 * number))
@@ -118,7 +120,7 @@ def test_everything_ends(adapter: RedisSessionAdapter, inspector: Inspector) -> 
     assert adapter.get_sessions_by_user_id("u1") == []
 
 
-def test_index_of_the_original(
+def test_index_of_lucia_js_gets_no_ttl(
     adapter: RedisSessionAdapter, inspector: Inspector
 ) -> None:
     """An index of Lucia JS, without a TTL, is used and keeps having none.

@@ -41,7 +41,7 @@ class AsyncRedisSessionAdapter:
     ``session:{session id}``                JSON of the session; expires with the session
     ``userSession:{user id}``               list of session ids, newest first; expires with the last
     ``session:renewed:{session:{used id}}`` for 60 s after a renewal: the successor of the used id
-    ``session:throttle:{32 hex digits}``    failed log-ins, see :class:`AsyncRedisThrottleStore`
+    ``session:throttle:{32 hex digits}``    failed logins, see :class:`AsyncRedisThrottleStore`
     ======================================= ========================================================
 
     ================================ ===============================================================
@@ -97,7 +97,7 @@ class AsyncRedisSessionAdapter:
         legacy_writers: whether a JavaScript Lucia writes to the same keys. Then indexes never
             expire (``PERSIST``), and only who revokes a session removes its id from the index.
         id_keys: with these, hashes of ids under the first key are stored, 64 hex digits; those
-            under the other keys are read too. Lists then contain hashes. The keys of failed log-ins
+            under the other keys are read too. Lists then contain hashes. The keys of failed logins
             are named with the first one.
         raw_ids: with ``id_keys``, whether sessions that are stored under their ids as they are can
             still be used: ``read`` yes, ``refuse`` no; ``write`` also stores new ones so.
@@ -290,7 +290,7 @@ class AsyncRedisSessionAdapter:
         return await self._driver.run(self._store.get_successor(session_id))
 
     def throttle_store(self) -> AsyncRedisThrottleStore:
-        """Return where ``Auth`` counts failed log-ins: beside the sessions, over this client."""
+        """Return where ``Auth`` counts failed logins: beside the sessions, over this client."""
         return self._throttle_store
 
     def _use(self, server_store: ServerStore) -> None:

@@ -66,7 +66,7 @@ MAX_CONCURRENT_REPLAYS: Final = 8
 _MOVED_SECONDS: Final = 0.05
 """How long to wait before the slot map is read again because a primary gave a slot away."""
 
-_USUAL: Final = AsyncSettings()
+_DEFAULT_SETTINGS: Final = AsyncSettings()
 
 
 class AsyncRedisDriver:
@@ -86,7 +86,7 @@ class AsyncRedisDriver:
     """
 
     def __init__(
-        self, client: Any, settings: AsyncSettings = _USUAL, replay: Replay | None = None
+        self, client: Any, settings: AsyncSettings = _DEFAULT_SETTINGS, replay: Replay | None = None
     ) -> None:
         self._deadline = settings.seconds
         self._near = settings.near

@@ -10,7 +10,7 @@ from lucia._redis.commands import UNGATED, Argument, AsyncReplies, Reply, SendMo
 from lucia._redis.replay import ConnectionMonitor, Revocations
 from lucia._redis.transport.connection_io import AsyncRecords
 from lucia._redis.transport.connections import AsyncServer
-from lucia._redis.transport.first_answer import AsyncFirstAnswer
+from lucia._redis.transport.first_result import AsyncFirstResult
 from lucia._redis.transport.retries import BatchRejected, NoReply
 from lucia._redis.transport.settings import WRITE_SECONDS, AsyncSettings
 from lucia._redis.transport.single_flight import AsyncSingleFlight
@@ -189,7 +189,7 @@ class AsyncMaster:
             StoreUnavailable: no Sentinel answered in time. Any other error is the client's own.
         """
         calls = [partial(self._ask, number) for number in self._order]
-        found, errors = await AsyncFirstAnswer.of(calls, self._seconds)
+        found, errors = await AsyncFirstResult.of(calls, self._seconds)
         if found is None:
             raise errors[-1] if errors else StoreUnavailable("no Sentinel answered in time")
         number, address = found
@@ -420,7 +420,7 @@ class AsyncClusterRoute:
         calls = [
             partial(self._ask_for_map, address, unjoined) for address in self._nodes_with_map()
         ]
-        found, errors = await AsyncFirstAnswer.of(calls, seconds)
+        found, errors = await AsyncFirstResult.of(calls, seconds)
         if found is not None:
             await self._adopt(found, suspects)
             self._is_outdated = self._corrections != corrections  # redirected meanwhile

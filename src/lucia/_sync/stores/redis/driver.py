@@ -67,7 +67,7 @@ MAX_CONCURRENT_REPLAYS: Final = 8
 _MOVED_SECONDS: Final = 0.05
 """How long to wait before the slot map is read again because a primary gave a slot away."""
 
-_USUAL: Final = Settings()
+_DEFAULT_SETTINGS: Final = Settings()
 
 
 class RedisDriver:
@@ -87,7 +87,7 @@ class RedisDriver:
     """
 
     def __init__(
-        self, client: Any, settings: Settings = _USUAL, replay: Replay | None = None
+        self, client: Any, settings: Settings = _DEFAULT_SETTINGS, replay: Replay | None = None
     ) -> None:
         self._deadline = settings.seconds
         self._near = settings.near

@@ -11,7 +11,7 @@ from lucia._redis.commands import UNGATED, Argument, Replies, Reply, SendMode, W
 from lucia._redis.replay import ConnectionMonitor, Revocations
 from lucia._redis.transport.connection_io import Records
 from lucia._redis.transport.connections import Server
-from lucia._redis.transport.first_answer import FirstAnswer
+from lucia._redis.transport.first_result import FirstResult
 from lucia._redis.transport.retries import BatchRejected, NoReply
 from lucia._redis.transport.settings import WRITE_SECONDS, Settings
 from lucia._redis.transport.single_flight import SingleFlight
@@ -190,7 +190,7 @@ class Master:
             StoreUnavailable: no Sentinel answered in time. Any other error is the client's own.
         """
         calls = [partial(self._ask, number) for number in self._order]
-        found, errors = FirstAnswer.of(calls, self._seconds)
+        found, errors = FirstResult.of(calls, self._seconds)
         if found is None:
             raise errors[-1] if errors else StoreUnavailable("no Sentinel answered in time")
         number, address = found
@@ -421,7 +421,7 @@ class ClusterRoute:
         calls = [
             partial(self._ask_for_map, address, unjoined) for address in self._nodes_with_map()
         ]
-        found, errors = FirstAnswer.of(calls, seconds)
+        found, errors = FirstResult.of(calls, seconds)
         if found is not None:
             self._adopt(found, suspects)
             self._is_outdated = self._corrections != corrections  # redirected meanwhile

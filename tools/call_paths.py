@@ -1,6 +1,6 @@
 """Count the files of src/lucia that a call enters on its way to Redis and back.
 
-    python tools/walks.py [redis://localhost:6379]
+    python tools/call_paths.py [redis://localhost:6379]
 
 A walk is printed as the files in the order in which they are first entered, with how often control
 returns to a file that was left before. Event loop callbacks are part of it: a batch is sent by a
@@ -24,13 +24,13 @@ from lucia import AsyncAuth, Session
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.middleware.fastapi import FastAPIAuth
 
-__all__ = ["Walk", "main", "walk_of", "walks"]
+__all__ = ["CallPath", "main", "walk_of", "walks"]
 
 SOURCE = Path(lucia.__file__).parent
 
 
 @dataclass
-class Walk:
+class CallPath:
     """The files that a call enters."""
 
     files: list[str] = field(default_factory=list[str])
@@ -51,9 +51,9 @@ class Walk:
         return f"{len(self.files)} files, {self.returns} returns: {', '.join(self.files)}"
 
 
-async def walk_of(call: Callable[[], Awaitable[object]]) -> Walk:
+async def walk_of(call: Callable[[], Awaitable[object]]) -> CallPath:
     """Make a call, and return its walk."""
-    walk = Walk()
+    walk = CallPath()
     prefix = f"{SOURCE}/"
 
     def profile(frame: FrameType, event: str, _argument: Any) -> None:
@@ -68,7 +68,7 @@ async def walk_of(call: Callable[[], Awaitable[object]]) -> Walk:
     return walk
 
 
-async def walks(url: str) -> dict[str, Walk]:
+async def walks(url: str) -> dict[str, CallPath]:
     """Return the walks over one server, once connections are open and everything is imported."""
     client: Any = Redis.from_url(url)  # pyright: ignore[reportUnknownMemberType]
     async with client, AsyncRedisSessionAdapter(client) as adapter:
@@ -88,7 +88,7 @@ async def walks(url: str) -> dict[str, Walk]:
                     "nobody"
                 ),
             }
-            found: dict[str, Walk] = {}
+            found: dict[str, CallPath] = {}
             for name, call in calls.items():
                 await call()
                 await call()  # the first ones open connections, and parse routes

@@ -9,10 +9,10 @@ __all__ = [
     "BARE",
     "LEASE",
     "LOOPS",
+    "LUCIA_JS",
     "NEAR",
     "OURS",
     "OURS_WITH",
-    "THE_ORIGINAL",
     "everybody",
     "in_a_cluster",
     "ours",
@@ -21,7 +21,7 @@ __all__ = [
 
 OURS: Final = "lucia-auth"
 BARE: Final = "bare redis-py"
-THE_ORIGINAL: Final = "lucia 2.7.7 on Node"
+LUCIA_JS: Final = "lucia 2.7.7 on Node"
 
 NEAR: Final = "lucia-auth, near-cache"
 PLAIN: Final = "lucia-auth, not coalesced"
@@ -63,7 +63,7 @@ def everybody() -> list[Subject]:
             for name, settings in OURS_WITH.items()
         ),
         Subject(name=PLAIN, library="ours", loop="asyncio", settings={"coalesce": False}),
-        Subject(name=THE_ORIGINAL, library="lucia", loop="Node"),
+        Subject(name=LUCIA_JS, library="lucia", loop="Node"),
         *(
             Subject(name=name, library=library, loop=loop)
             for loop in LOOPS

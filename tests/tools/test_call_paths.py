@@ -1,10 +1,10 @@
 """The number of files that a call enters on its way to Redis and back."""
 
+from tools.call_paths import walks
 from tools.servers import Server
-from tools.walks import walks
 
 
-async def test_short_paths(redis_server: Server) -> None:
+async def test_reading_a_session_enters_few_files(redis_server: Server) -> None:
     """Reading a session passes through few files."""
     found = await walks(redis_server.url)
     assert len(found["adapter.get_session"].files) <= 5

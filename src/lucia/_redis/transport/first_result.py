@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 
 from lucia._redis.transport.threads import in_thread
 
-__all__ = ["AsyncFirstAnswer", "FirstAnswer"]
+__all__ = ["AsyncFirstResult", "FirstResult"]
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ def _groups(count: int, end: float) -> Iterator[tuple[slice, float]]:
         start, size = following, AT_ONCE
 
 
-class AsyncFirstAnswer:
+class AsyncFirstResult:
     """Makes calls until one of them returns something."""
 
     @staticmethod
@@ -81,7 +81,7 @@ async def _first_task(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-class FirstAnswer:
+class FirstResult:
     """Makes calls until one of them returns something.
 
     Each runs in a thread of its own, since it may hang until its time is over and longer: in a name

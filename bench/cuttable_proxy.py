@@ -6,13 +6,13 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from typing import Final
 
-__all__ = ["Link", "link"]
+__all__ = ["CuttableProxy", "link"]
 
 HOST: Final = "127.0.0.1"
 PIECE: Final = 65_536
 
 
-class Link:
+class CuttableProxy:
     """A proxy that forwards both ways unless it is cut.
 
     Args:
@@ -41,11 +41,11 @@ class Link:
         """Drop all data from now on. Connections stay open."""
         self._is_cut = True
 
-    def mend(self) -> None:
+    def restore(self) -> None:
         """Reset the connections that were cut, and forward the data of new ones."""
-        asyncio.run_coroutine_threadsafe(self._mend(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._restore(), self._loop).result()
 
-    async def _mend(self) -> None:
+    async def _restore(self) -> None:
         for end in self._ends:
             end.transport.abort()
         self._is_cut = False
@@ -69,12 +69,12 @@ class Link:
 
 
 @contextmanager
-def link(port: int) -> Generator[Link]:
+def link(port: int) -> Generator[CuttableProxy]:
     """Run a proxy to the server at this port in a thread."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    way = Link(port, loop)
+    way = CuttableProxy(port, loop)
     try:
         asyncio.run_coroutine_threadsafe(way.open(), loop).result()
         yield way

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lucia._redis.transport.first_answer import AT_ONCE, AsyncFirstAnswer, FirstAnswer
+from lucia._redis.transport.first_result import AT_ONCE, AsyncFirstResult, FirstResult
 from lucia._redis.transport.single_flight import AsyncSingleFlight, SingleFlight
 
 
@@ -65,13 +65,13 @@ Ask = Callable[..., Awaitable[tuple[str | None, list[Exception]]]]
 
 async def ask_tasks(asked: Asked, seconds: float, *wanted: Any) -> Any:
     """Run the async calls."""
-    return await AsyncFirstAnswer.of([partial(asked.task, **each)() for each in wanted], seconds)
+    return await AsyncFirstResult.of([partial(asked.task, **each)() for each in wanted], seconds)
 
 
 async def ask_threads(asked: Asked, seconds: float, *wanted: Any) -> Any:
     """Run the sync calls."""
     calls = [partial(asked.call, **each)() for each in wanted]
-    return await asyncio.to_thread(FirstAnswer.of, calls, seconds)
+    return await asyncio.to_thread(FirstResult.of, calls, seconds)
 
 
 each_way = pytest.mark.parametrize("ask", [ask_tasks, ask_threads], ids=["async", "sync"])
@@ -137,7 +137,7 @@ def test_threads_that_are_late() -> None:
         raise ValueError("first")
 
     began = time.monotonic()
-    answer, errors = FirstAnswer.of([fail, hang, hang], 0.5)
+    answer, errors = FirstResult.of([fail, hang, hang], 0.5)
     assert time.monotonic() - began < 5
     over.set()
     assert (answer, [str(error) for error in errors]) == (None, ["first"])
@@ -224,6 +224,6 @@ def test_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    found, errors = FirstAnswer.of([lambda _: "answer"] * 2, 1)
+    found, errors = FirstResult.of([lambda _: "answer"] * 2, 1)
     assert found is None
     assert [str(error) for error in errors] == ["can't start new thread"] * 2

@@ -1,4 +1,4 @@
-"""Follow a page as a reader does: ``python follow.py PAGE``, in a new environment.
+"""Follow a page as a reader does: ``python run_page.py PAGE``, in a new environment.
 
 What the page installs is installed first. Then its Python blocks run one after another in one
 namespace. This script needs only the standard library. Two environment variables are read:

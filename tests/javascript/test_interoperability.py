@@ -267,7 +267,7 @@ def test_their_logins_stay_reachable(both: Side) -> None:
 
 
 @pytest.mark.parametrize("both", ["default"], indirect=True)
-def test_their_logins_stay_reachable_has_power(both: Side) -> None:
+def test_control_js_logins_are_lost_without_legacy_writers(both: Side) -> None:
     """Control: without ``legacy_writers`` such logins are lost."""
     with RedisSessionAdapter(both.client, layout=both.layout) as alone:
         assert lost_logins(both, Auth(sessions=alone, env="DEV")) != set()

@@ -1,4 +1,4 @@
-"""The laws: what must hold in every world, and at the end of every operation.
+"""The invariants: what must hold in every world, and at the end of every operation.
 
 The numbers are those of the invariants of the store's design.
 
@@ -45,16 +45,16 @@ from tests.model.world import (
 
 
 def faults_of(scenario: Scenario, world: World) -> Iterator[str]:
-    """Yield the laws that do not hold in this world, each with the reason."""
+    """Yield the invariants that do not hold in this world, each with the reason."""
     if world.fault is not None:
         yield world.fault
-    for law in _LAWS:
-        yield from law(scenario, world)
+    for invariant in _INVARIANTS:
+        yield from invariant(scenario, world)
 
 
-def reachable(scenario: Scenario, world: World) -> Iterator[str]:
+def live_sessions_are_indexed(scenario: Scenario, world: World) -> Iterator[str]:
     """Check I1. Lucia JS may write a session before its index entry, but not hand it out."""
-    live, originals = world.snapshot.live, originals_of(scenario)
+    live, originals = world.snapshot.live, js_logins_of(scenario)
     for id_ in live.keys() - world.snapshot.index:
         if id_ in world.released:
             yield f"I1: {id_} was handed out and validates, and is not in the index"
@@ -62,12 +62,12 @@ def reachable(scenario: Scenario, world: World) -> Iterator[str]:
             yield f"I1: {id_} is complete, and is not in the index"
 
 
-def originals_of(scenario: Scenario) -> set[str]:
+def js_logins_of(scenario: Scenario) -> set[str]:
     """Return the ids of the sessions that Lucia JS creates."""
-    return {task.makes for task in scenario.tasks if task.kind == "original"}
+    return {task.makes for task in scenario.tasks if task.kind == "js_login"}
 
 
-def dead_for_ever(scenario: Scenario, world: World) -> Iterator[str]:
+def revoked_sessions_stay_revoked(scenario: Scenario, world: World) -> Iterator[str]:
     """Check I2."""
     snapshot = world.snapshot
     for id_ in world.revoked:
@@ -92,11 +92,11 @@ def gone_logins(snapshot: Snapshot, released: frozenset[str]) -> frozenset[str]:
     return frozenset(map(login_of, released)) - there
 
 
-def expiring(scenario: Scenario, world: World) -> Iterator[str]:
+def keys_have_ttls(scenario: Scenario, world: World) -> Iterator[str]:
     """Check I3. With Lucia JS an index has no TTL, and the sessions of Lucia JS a wrong one."""
     live, originals, index = (
         world.snapshot.live,
-        originals_of(scenario),
+        js_logins_of(scenario),
         LAYOUT.index_key(USER).encode(),
     )
     for key, entry in world.snapshot.state:
@@ -124,7 +124,7 @@ def _index_expiring(snapshot: Snapshot, expires: int) -> Iterator[str]:
         yield "I3: the index lives longer than any session"
 
 
-def no_overwrite(scenario: Scenario, world: World) -> Iterator[str]:
+def taken_ids_are_not_overwritten(scenario: Scenario, world: World) -> Iterator[str]:
     """Check I4."""
     first, now = dict(scenario.database), dict(world.snapshot.state)
     created: Counter[str] = Counter()
@@ -152,7 +152,7 @@ def _is_contended(scenario: Scenario, task: Task) -> bool:
     )
 
 
-def no_lock_out(scenario: Scenario, world: World) -> Iterator[str]:
+def renewals_lose_no_session(scenario: Scenario, world: World) -> Iterator[str]:
     """Check I5 for sessions that nobody revokes."""
     if any(task.kind in ("revoke", "capped") for task in scenario.tasks):
         return
@@ -167,7 +167,7 @@ def no_lock_out(scenario: Scenario, world: World) -> Iterator[str]:
             yield f"I5: {id_} and what it was renewed to are gone, though nobody revoked them"
 
 
-def used_is_dead(scenario: Scenario, world: World) -> Iterator[str]:
+def used_ids_are_invalid(scenario: Scenario, world: World) -> Iterator[str]:
     """Check I5 and I5b for renewals that have returned."""
     for task, process in zip(scenario.tasks, world.processes, strict=True):
         if task.kind == "renew" and process.status == "done":
@@ -177,7 +177,7 @@ def used_is_dead(scenario: Scenario, world: World) -> Iterator[str]:
                 yield f"I5b: {task.makes} lost, and validates"
 
 
-def one_successor(_: Scenario, world: World) -> Iterator[str]:
+def login_has_one_session(_: Scenario, world: World) -> Iterator[str]:
     """Check I5b."""
     logins = Counter(login_of(id_) for id_ in world.released & world.snapshot.live.keys())
     yield from (
@@ -187,7 +187,7 @@ def one_successor(_: Scenario, world: World) -> Iterator[str]:
     )
 
 
-def kept(scenario: Scenario, world: World) -> Iterator[str]:
+def kept_session_survives(scenario: Scenario, world: World) -> Iterator[str]:
     """Check keep, if this sign-out everywhere is the only operation that revokes sessions."""
     endings = [
         pair
@@ -204,7 +204,7 @@ def kept(scenario: Scenario, world: World) -> Iterator[str]:
             yield f"keep: {keep} was kept, and neither it nor its successor validates"
 
 
-def capped(scenario: Scenario, world: World) -> Iterator[str]:
+def cap_is_kept(scenario: Scenario, world: World) -> Iterator[str]:
     """Check cap."""
     limit = max(task.limit for task in scenario.tasks)
     if not limit:
@@ -229,23 +229,23 @@ def capped(scenario: Scenario, world: World) -> Iterator[str]:
         yield "cap: a login has failed, though nobody has revoked the user's sessions"
 
 
-_LAWS: tuple[Callable[[Scenario, World], Iterator[str]], ...] = (
-    reachable,
-    dead_for_ever,
-    expiring,
-    no_overwrite,
-    no_lock_out,
-    used_is_dead,
-    one_successor,
-    kept,
-    capped,
+_INVARIANTS: tuple[Callable[[Scenario, World], Iterator[str]], ...] = (
+    live_sessions_are_indexed,
+    revoked_sessions_stay_revoked,
+    keys_have_ttls,
+    taken_ids_are_not_overwritten,
+    renewals_lose_no_session,
+    used_ids_are_invalid,
+    login_has_one_session,
+    kept_session_survives,
+    cap_is_kept,
 )
 
 
 def end_fault(
     scenario: Scenario, task: Task, world: World, process: Process, result: Frozen
 ) -> str | None:
-    """Check list and I5a when an operation returns, and return the law that is broken."""
+    """Check list and I5a when an operation returns, and return the invariant that is broken."""
     if task.kind == "list":
         return _listing_fault(scenario, world, process.before, result)
     forgotten = {login_of(id_) for id_ in world.forgotten}
@@ -280,7 +280,7 @@ def _listing_fault(
 
 
 def before_of(task: Task, world: World) -> Before:
-    """Return the facts at the beginning of a task that its law needs."""
+    """Return the facts at the beginning of a task that its invariant needs."""
     if task.kind == "revoke":
         return Before(world.released)
     if task.kind == "list":
@@ -302,7 +302,7 @@ def revoked_by(task: Task, before: Before, result: Frozen) -> frozenset[str]:
 
 def released_by(task: Task, result: Frozen) -> frozenset[str]:
     """Return the ids that an operation that has returned gave to its caller."""
-    if task.kind in ("create", "capped", "original"):
+    if task.kind in ("create", "capped", "js_login"):
         return frozenset({task.makes})
     return (
         frozenset({result})
