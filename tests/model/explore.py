@@ -37,7 +37,7 @@ from tests.model.world import (
 
 
 class Violation(AssertionError):
-    """A invariant that does not hold at the end of a trace."""
+    """An invariant that does not hold at the end of a trace."""
 
 
 class Event(NamedTuple):
@@ -63,7 +63,7 @@ class Explorer:
         """Visit every world, and return how many there are.
 
         Raises:
-            Violation: a invariant does not hold. The error has a shortest trace that leads there.
+            Violation: an invariant does not hold. The error has a shortest trace that leads there.
         """
         first = self._first()
         parents: dict[World, World | None] = {first: None}

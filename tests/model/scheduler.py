@@ -125,7 +125,7 @@ class Scheduler:
         """Visit every world, and return how many there are.
 
         Raises:
-            Violation: a invariant does not hold. The error has a path that leads there.
+            Violation: an invariant does not hold. The error has a path that leads there.
         """
         with asyncio.Runner() as runner:
             while self._planned:

@@ -177,7 +177,7 @@ def piecemeal(client: Any) -> AsyncRedisSessionAdapter:
     ("name", "invariant"), [("a login, a sign-out, failing", "I3"), ("two renewals", "I5")]
 )
 def test_wrong_driver_is_caught(name: str, invariant: str) -> None:
-    """A driver that does not keep a transaction whole breaks a invariant."""
+    """A driver that does not keep a transaction whole breaks an invariant."""
     with pytest.raises(Violation, match=rf"\A{invariant}:"):
         Scheduler(
             scenario_of(name, ClusterStore(LAYOUT, PlainSteps())),

@@ -772,7 +772,7 @@ async def test_attempt_is_one_script(shared: AsyncAuth[User], inspector: Inspect
 
 @pytest.mark.parametrize("deployment", ["redis", "redis, no scripts"], indirect=True)
 async def test_a_key_that_is_not_ours(shared: AsyncAuth[User], inspector: Inspector) -> None:
-    """A value of another type in deployment of failures is StoreCorrupt, and nobody gets in."""
+    """A value of another type in place of failures is StoreCorrupt, and nobody gets in."""
     await fail(shared)
     (key,) = inspector.keys()
     inspector.client.delete(key)

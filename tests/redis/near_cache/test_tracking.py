@@ -168,7 +168,7 @@ async def overtaken(proxy: HoldingProxy, inspector: Inspector, entries: Entries)
 async def test_invalidation_behind_reply_wins(
     proxy: HoldingProxy, inspector: Inspector, clock: ManualClock
 ) -> None:
-    """A record whose invalidation arrives right client_of it is not used."""
+    """A record whose invalidation arrives right behind it is not used."""
     assert not await overtaken(proxy, inspector, Entries(clock=clock))
 
 
@@ -747,7 +747,7 @@ async def test_a_server_that_was_replaced(near: Tracking) -> None:
 @ONE
 @pytest.mark.usefixtures("always_checked")
 async def test_a_check_that_nobody_answers(proxy: HoldingProxy, clock: ManualClock) -> None:
-    """If the connection is dropped during a check, the reads client_of it fail."""
+    """If the connection is dropped during a check, the reads behind it fail."""
     async with tracking(redis.asyncio.Redis(port=proxy.port), Entries(clock=clock)) as near:
         await near.read(KEY)
         proxy.close()

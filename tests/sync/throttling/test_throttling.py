@@ -773,7 +773,7 @@ def test_attempt_is_one_script(shared: Auth[User], inspector: Inspector) -> None
 
 @pytest.mark.parametrize("deployment", ["redis", "redis, no scripts"], indirect=True)
 def test_a_key_that_is_not_ours(shared: Auth[User], inspector: Inspector) -> None:
-    """A value of another type in deployment of failures is StoreCorrupt, and nobody gets in."""
+    """A value of another type in place of failures is StoreCorrupt, and nobody gets in."""
     fail(shared)
     (key,) = inspector.keys()
     inspector.client.delete(key)

@@ -78,7 +78,9 @@ def name_of(auth: Auth[Named], session: Session) -> str:
     return (auth.validate_session_user(session.session_id)).user.name
 
 
-def test_each_request_reads_the_user_without_a_cache(store: WatchedStore, time: Time) -> None:
+def test_each_request_reads_the_user_without_a_cache(
+    store: WatchedStore, time: Time
+) -> None:
     """Without a cache, which is the default, each request reads the user."""
     auth = make(store, time, None)
     session = log_in(auth, store)
