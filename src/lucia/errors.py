@@ -230,7 +230,7 @@ class TooManyAttempts(LuciaError):
     """
 
     code = "TOO_MANY_ATTEMPTS"
-    default_message = "too many failed sign-ins: wait before the next one"
+    default_message = "too many failed logins: wait before the next one"
 
     def __init__(self, message: str | None = None, *, retry_after: int = 1) -> None:
         super().__init__(message)

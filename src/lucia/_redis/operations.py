@@ -382,7 +382,7 @@ def check_storable(layout: Layout, row: SessionRow) -> None:
     if not layout.is_storable(row.id):
         raise ValueError(
             "a session id may not begin with 'renewed:' or 'throttle:': such keys are markers and "
-            "failed sign-ins"
+            "failed logins"
         )
 
 

@@ -307,7 +307,7 @@ class AuthRequest(SelfLocking, Generic[UserT]):
     def _replace(self, session: Session) -> Session:
         self._acquire()
         try:
-            # Before the cookie: if this fails, the client keeps the old session, and nobody has
+            # Before the cookie: if this fails, the client keeps its session, and nobody has
             # the new one.
             session_id = self._session_id()
             if session_id is not None:

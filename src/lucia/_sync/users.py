@@ -559,7 +559,7 @@ class UserMethods(SessionMethods[UserT]):
         return kept if spared else None
 
     def _renew_own(self, user_id: str, session_id: str) -> Session | None:
-        """Renew a session of this user without a grace, so that nobody else can use the old id."""
+        """Renew a session of this user without a grace, so that nobody else can use the used id."""
         try:
             row, _, _ = self._find(session_id)
             return self._renew(row, 0) if row.user_id == user_id else None

@@ -53,7 +53,7 @@ MEANINGS: Final[Mapping[Kind, str]] = {
     Kind.DUPLICATE_ENTRY: "sessions with several entries in their index",
     Kind.MARKER_TTL: "markers of used ids that live for more than a minute",
     Kind.DAMAGED_MARKER: "markers of used ids that can't be decoded",
-    Kind.THROTTLE_WITHOUT_TTL: "counts of failed sign-ins that never expire",
+    Kind.THROTTLE_WITHOUT_TTL: "counts of failed logins that never expire",
     Kind.WRONG_TYPE: "keys of another type in the store's namespaces",
     Kind.BARE_SESSION: "sessions of adapters before 1.1.0, stored under the bare id",
     Kind.BARE_INDEX: "indexes of adapters before 1.1.0, stored under the bare user id",

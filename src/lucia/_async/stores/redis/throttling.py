@@ -1,4 +1,4 @@
-"""Count failed sign-ins in Redis, over the session adapter's connections."""
+"""Count failed logins in Redis, over the session adapter's connections."""
 
 import secrets
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ WORD_BYTES = 6
 
 
 class AsyncRedisThrottleStore:
-    """A store of failed sign-ins in Redis or Valkey, shared by all processes.
+    """A store of failed logins in Redis or Valkey, shared by all processes.
 
     Times are by the server's clock. The operations are in :mod:`lucia._redis.throttling`.
 
