@@ -151,7 +151,7 @@ def check_attributes(attributes: Mapping[str, Any], reserved: frozenset[str]) ->
 
 
 class _CopiedWhole:
-    """A dataclass with a hidden member (see :func:`_hides`), which copies and pickles have."""
+    """The pickle support of a dataclass with a hidden member (see :func:`_hides`)."""
 
     __slots__ = ()
 

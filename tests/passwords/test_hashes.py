@@ -259,6 +259,7 @@ def test_a_hostile_scrypt_cost_is_refused_before_any_work(ln: int, r: int, p: in
     lanes=st.integers(1, 9_999_999),
 )
 @example(memory=128 * 1024, time=4, lanes=16)
+@example(memory=128 * 1024 + 1, time=1, lanes=1)
 @example(memory=128 * 1024, time=5, lanes=16)
 @example(memory=2**21, time=1, lanes=1)
 @example(memory=136, time=1, lanes=17)
@@ -266,10 +267,10 @@ def test_a_hostile_scrypt_cost_is_refused_before_any_work(ln: int, r: int, p: in
 def test_a_hostile_argon2_cost_is_refused_before_any_work(
     memory: int, time: int, lanes: int
 ) -> None:
-    """An Argon2 hash over 129 MiB, 16 threads, or 512 MiB in all passes is refused."""
+    """An Argon2 hash over 128 MiB, 16 threads, or 512 MiB in all passes is refused."""
     stored = _read(f"$argon2id$v=19$m={memory},t={time},p={lanes}$AAAAAAAAAAA${KEY_32}")
     assert (stored is not None) == (
-        8 * lanes <= memory <= 129 * 1024 and memory * time <= 2**19 and lanes <= 16
+        8 * lanes <= memory <= 128 * 1024 and memory * time <= 2**19 and lanes <= 16
     )
 
 

@@ -1,4 +1,4 @@
-"""``AuthRequest``: the session of one HTTP request or WebSocket, and what it may do about it.
+"""``AuthRequest``: the session of one HTTP request or WebSocket, and the methods that change it.
 
 ``AsyncRequestMethods`` is the part of ``Auth`` that reads requests and creates cookies.
 """

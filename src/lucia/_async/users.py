@@ -215,7 +215,8 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
 
         An expired single-use key is removed too; a wrong password does not consume it. A key
         without a password needs ``password=None``. If a password is given, every result takes the
-        time of one verification, so that known and unknown keys can't be told apart. A hash of
+        time of one verification, so that known and unknown keys can't be told apart. Two are at
+        once: ``TooManyAttempts``, and the refusal of a password that no key can have. A hash of
         another kind or cost than the configured one is replaced.
 
         Wrong passwords are limited, see :class:`~lucia.Throttle`; its ``single_use_failures``

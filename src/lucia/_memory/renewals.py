@@ -27,7 +27,7 @@ class Renewals:
         self._renewals[used_id] = _Renewal(successor, now + grace, now + MARKER_MS)
 
     def successor(self, used_id: str) -> str | None:
-        """Return the successor's id, for 60 seconds: who revokes the used id revokes that too."""
+        """Return the successor's id, for 60 seconds: a revocation of the used id revokes it too."""
         renewal = self._renewals.get(used_id)
         return (
             renewal.successor if renewal is not None and self._clock() < renewal.expires else None

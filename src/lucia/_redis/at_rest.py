@@ -93,7 +93,7 @@ class HashedIds:
         return [_hash(key, session_id) for key in self._keys]
 
     def may_be_raw(self, session_id: str) -> bool:
-        """Whether a session may be stored under this id as it is.
+        """Return whether a session may be stored under this id as it is.
 
         Not if it looks like a hash: hashes are no secret, so no session may be found by one.
         """
@@ -137,7 +137,7 @@ class HashedIds:
 
 
 def is_hash(session_id: str) -> bool:
-    """Whether an id looks like a stored hash."""
+    """Return whether an id looks like a stored hash."""
     return _HASH.fullmatch(session_id) is not None
 
 
@@ -362,7 +362,10 @@ class HashedIdStore:
         return None
 
     def _find(self, session_id: str) -> Operation[str | None]:
-        """Return the stored id of a session that is live, or was renewed within the last minute."""
+        """Return the stored id of a session that is live, or was renewed within the last minute.
+
+        With only one possible stored id, that one, unchecked.
+        """
         candidates = self._ids.candidates(session_id)
         if len(candidates) == 1:
             return candidates[0]

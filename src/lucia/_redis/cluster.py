@@ -1,7 +1,7 @@
 """The store where one script can't see all keys: in a cluster, or on a server that refuses scripts.
 
 The protocol is *session-first*: a session is written before its index entry, and ids are used once
-(I6). So an id in the index without a session is dead for ever, and whoever reads the index finds
+(I6). So an id in the index without a session is dead, and stays so, and a reader of the index finds
 every session that was handed out (I1):
 
 * ``create``: C1 ``SET session … NX PX 10000``, C2 add the id to the index, C3 ``PEXPIREAT

@@ -125,8 +125,9 @@ class Nodes:
 
 @dataclass(frozen=True, slots=True)
 class OnNode:
-    """Commands that only read, sent together to one of the :class:`Nodes`, whatever their keys.
+    """Commands for one of the :class:`Nodes`, sent together, whatever their keys.
 
+    They read, or write the key of a :class:`ReplicationBarrier`: sending them twice does no harm.
     The reply is the list of their replies.
     """
 

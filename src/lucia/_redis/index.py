@@ -112,7 +112,7 @@ class Index(Protocol):
         ...
 
     def is_found(self, reply: Any) -> bool:
-        """Whether the reply to :meth:`find` says that the id is there."""
+        """Return whether the reply to :meth:`find` says that the id is there."""
         ...
 
     def count(self, key: Argument, session_id: Argument) -> Operation[int]:

@@ -115,7 +115,7 @@ class Layout:
         return f"{self.session}:renewed:{key if _has_hash_tag(key) else f'{{{key}}}'}"
 
     def is_one_slot(self, session_id: str) -> bool:
-        """Whether the keys of a session and of its marker are in one slot of a cluster.
+        """Return whether the keys of a session and of its marker are in one slot of a cluster.
 
         They are not if the session's key has braces that are no hash tag.
         """
@@ -127,12 +127,12 @@ class Layout:
         return f"{self.session}:throttle:{name}"
 
     def is_storable(self, session_id: str) -> bool:
-        """Whether a session's key can't be taken for one of the other keys."""
+        """Return whether a session's key can't be taken for one of the other keys."""
         return not session_id.startswith(RESERVED)
 
 
 def _has_hash_tag(key: str) -> bool:
-    """Whether a cluster computes a key's slot from a hash tag.
+    """Return whether a cluster computes a key's slot from a hash tag.
 
     That is what is between the first opening brace and the next closing one, if it is not empty.
     """

@@ -136,7 +136,7 @@ class BaseStore(ABC):
     def _is_surplus(
         self, row: SessionRow, stored: SessionRow, limit: int, now: int
     ) -> Operation[bool]:
-        """Whether newer logins fill the limit, so that one of them revoked this one."""
+        """Return whether newer logins fill the limit, so that one of them revoked this one."""
         # A newer login may be revoked after the index was read and before its record is. The login
         # that revoked it has entered the index by then. So read again until no new id is dead.
         known: set[bytes] = set()
@@ -252,7 +252,7 @@ def successor_within_grace(marker: Marker | None, ttl: int) -> str | None:
 
 
 def is_in_grace(marker: Marker, ttl: int) -> bool:
-    """Whether the grace still lasts, by how much of the marker's life the server says is left."""
+    """Return whether the grace still lasts, by how much is left of the marker's life."""
     # If the marker has expired since it was read, its PTTL is -2, which is past any grace.
     return 0 <= MARKER_MS - ttl < marker.grace
 
@@ -360,7 +360,7 @@ def expire_dead_sessions(layout: Layout, rows: Iterable[SessionRow], now: int) -
 
 
 def is_prune_due(layout: Layout, length: int) -> bool:
-    """Whether a login that made an index this long checks some of its entries for dead ids.
+    """Return whether a login that made an index this long checks some of its entries for dead ids.
 
     Every eighth login does from the sixteenth session on, which bounds the dead ids (I7) at no cost
     to most logins.

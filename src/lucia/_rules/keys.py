@@ -123,7 +123,7 @@ def check_purposes(purposes: Collection[str]) -> frozenset[str]:
 
 
 def is_revoked_with_credentials(row: KeyRow, user_id: str, purposes: Collection[str]) -> bool:
-    """Whether this is a single-use key of this user for one of these purposes."""
+    """Return whether this is a single-use key of this user for one of these purposes."""
     return (
         row.user_id == user_id and row.expires is not None and row.id.partition(":")[0] in purposes
     )

@@ -56,8 +56,9 @@ OUTDATED_PREFIX: Final = "$2a"
 _SALT_BYTES: Final = 16
 _KEY_BYTES: Final = 32
 # 128 MiB for the blocks of scrypt, and a little for those that OpenSSL counts besides.
-_MAX_MEMORY: Final = 129 * 2**20
+_MAX_SCRYPT_MEMORY: Final = 129 * 2**20
 _MAX_SCRYPT_WORK: Final = 2**22
+_MAX_ARGON2_KIB: Final = 128 * 2**10
 _MAX_ARGON2_WORK: Final = 2**19
 _MAX_ARGON2_LANES: Final = 16
 
@@ -297,7 +298,8 @@ class Argon2Hash:
         _require_argon2()
         if not self._cost.is_within_limits:
             raise ValueError(
-                f"no Argon2 hash is made at {self!r}: see PasswordHasher in the docs for the bounds"
+                f"no Argon2 hash is made at {self!r}: at most 128 MiB (memory_cost=131072), "
+                "16 lanes, and a memory_cost times time_cost of 524288"
             )
 
     @property
@@ -344,7 +346,7 @@ class _ScryptCost(NamedTuple):
         exists = self.r > 0 and self.p > 0 and 0 < self.ln < 16 * self.r
         return (
             exists
-            and self.memory <= _MAX_MEMORY
+            and self.memory <= _MAX_SCRYPT_MEMORY
             and (self.r * self.p << self.ln) <= _MAX_SCRYPT_WORK
         )
 
@@ -369,7 +371,7 @@ class _Argon2Cost(NamedTuple):
         exists = (
             self.time_cost > 0 and self.parallelism > 0 and self.memory_cost >= 8 * self.parallelism
         )
-        bounded = self.memory_cost * 1024 <= _MAX_MEMORY and self.parallelism <= _MAX_ARGON2_LANES
+        bounded = self.memory_cost <= _MAX_ARGON2_KIB and self.parallelism <= _MAX_ARGON2_LANES
         return exists and bounded and self.memory_cost * self.time_cost <= _MAX_ARGON2_WORK
 
     def derive(self, secret: bytes, salt: bytes, length: int) -> bytes:

@@ -99,7 +99,7 @@ def new_session_id(random_bytes: RandomBytes = os.urandom) -> str:
 
 
 def is_session_id(value: object) -> bool:
-    """Whether ``Auth`` could have created this id: 40 characters of ``0-9A-Za-z``.
+    """Return whether ``Auth`` could have created this id: 40 characters of ``0-9A-Za-z``.
 
     Raises:
         TypeError: it is not a ``str``. That is a mistake in the code: ids in requests always are.

@@ -442,7 +442,7 @@ def _session_row(row: Sequence[Any]) -> SessionRow | None:
 
 
 def was_rolled_back(error: DBAPIError) -> bool:
-    """Whether the database says that it rolled the transaction back because of another one."""
+    """Return whether the database rolled the transaction back because of another one."""
     # Drivers give the code as sqlstate (asyncpg, psycopg), pgcode (psycopg2) or errno (MySQL's and
     # MariaDB's own), or as the first argument (PyMySQL, aiomysql, asyncmy, mysqlclient).
     cause = error.orig
@@ -454,7 +454,7 @@ def owns_transactions(
     source: AsyncEngine | AsyncSessionMaker[Any] | Engine | SessionMaker[Any],
     tables: AuthTables,
 ) -> bool:
-    """Whether the source begins new transactions."""
+    """Return whether the source begins new transactions."""
     if isinstance(source, AsyncEngine | Engine):
         return True
     # A sessionmaker that is bound to one connection does not: its sessions may join a transaction

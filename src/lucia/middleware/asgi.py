@@ -46,9 +46,10 @@ class LuciaMiddleware:
         transport: ``cookie``, or ``bearer`` for clients that are not browsers.
         forbid_cross_site: respond 403 to a request that fails the origin check, instead of treating
             it as a visitor's.
-        validate_ahead: validate before the application runs. If nearly every route needs the
-            session, this saves much of the time that a request waits with all of the framework's
-            objects alive. Store errors are raised when the route asks for the session.
+        validate_ahead: validate before the application runs, and so before the framework makes its
+            objects for the request, which the garbage collector would look at meanwhile. It pays if
+            nearly every route needs the session. Store errors are raised when the route asks for
+            the session.
 
     Raises:
         TypeError: ``auth`` is not an ``AsyncAuth``.
@@ -75,7 +76,7 @@ class LuciaMiddleware:
         await self.handle(scope, receive, send)
 
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Handle a request as calling the middleware does, without a coroutine in between."""
+        """Do what calling the middleware does, and return the application's own awaitable."""
         if scope["type"] not in ("http", "websocket"):
             return self.app(scope, receive, send)
         exchange = _Exchange(scope)
@@ -172,7 +173,7 @@ class _Exchange:
 
     @property
     def url(self) -> str:
-        """The URL by the Host header, or as in HTTP/1.0 without one, by the server's address."""
+        """The URL, from the Host header; without one (HTTP/1.0), from the server's address."""
         hosts = [
             value.decode("latin-1") for name, value in self._raw_headers if name.lower() == b"host"
         ]

@@ -152,9 +152,9 @@ class Batcher(ABC, Generic[RequestT]):
             self._before_mark = len(self._requests)
 
     def _ended(self, worker: "asyncio.Task[None]") -> None:
-        """A worker found no more requests; there may be some by the time that this is called.
+        """Start another worker if requests came since this one found none.
 
-        Or it was cancelled, as all tasks are when an event loop ends: pending requests fail.
+        If it was cancelled, as when an event loop ends, the pending requests fail.
         """
         self._workers.discard(worker)
         if worker.cancelled():

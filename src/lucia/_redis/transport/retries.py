@@ -114,7 +114,7 @@ class OperationState:
         """Return the seconds that the current command has left.
 
         Raises:
-            NoReply: none.
+            NoReply: the time is over.
         """
         seconds = self.end_of_command - time.monotonic()
         if seconds <= 0:

@@ -302,7 +302,8 @@ class _Link:
                 asked.fail(NoReply(error, sent=True))
         self._waiting.clear()
         self._beater.cancel()
-        # The reader calls this at its own end. Cancelled, it would not close the connection.
+        # The reader calls this itself before it closes the connection: cancelling it then would
+        # interrupt that. Cancelled by others, it ends and closes it.
         if self._reader is not asyncio.current_task():
             self._reader.cancel()
 
