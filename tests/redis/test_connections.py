@@ -143,6 +143,22 @@ def test_a_loop_that_is_closed_before_its_owner_is_gone() -> None:
     assert [thing.closed for thing in things] == [1]
 
 
+async def test_read_while_the_adapter_closes(inspector: Inspector) -> None:
+    """A read that comes while the adapter closes leaves no connection open after the next close."""
+    client = redis.asyncio.Redis(port=inspector.server.port, client_name="own")
+    adapter = AsyncRedisSessionAdapter(client)
+    await adapter.set_session(row("one"))
+    # Closing this one, which exists once a replay was due, gives other tasks a turn.
+    assert adapter._driver._replayer is not None
+    await adapter._driver._replayer.get()
+    closing = asyncio.create_task(adapter.aclose())
+    reading = asyncio.create_task(adapter._reader.read("one"))
+    await asyncio.gather(closing, reading)
+    assert await adapter.get_session("one") is not None
+    await adapter.aclose()
+    await asyncio.to_thread(until, lambda: named(inspector, "own") == 0)
+
+
 async def test_closing_what_was_never_opened() -> None:
     """Closing an adapter that is unused or already closed does nothing."""
     adapter = AsyncRedisSessionAdapter(redis.asyncio.Redis(port=1))

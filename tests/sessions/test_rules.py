@@ -1,4 +1,4 @@
-"""The pure rules of sessions and keys. ``test_`` marks fixes of bugs in Lucia JS."""
+"""The pure rules of sessions and keys."""
 
 import base64
 import copy

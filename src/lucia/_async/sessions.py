@@ -90,12 +90,13 @@ class AsyncSessionMethods(Generic[UserT]):
             ValueError: ``metadata`` is not JSON, or the session adapter does not keep attributes.
         """
         kept = self._check_metadata(metadata)
+        # First: if this fails, no session is stored that nobody has.
+        await self._sweep(user_id)
         try:
             row = await self._set_session(user_id, kept)
         except ConcurrentlyRevoked:
             # A sign-out everywhere revoked the first attempt; this login comes after it.
             row = await self._set_session(user_id, kept)
-        await self._sweep(user_id)
         signed_in(user_id)
         return to_session(row, "active", self._expiry, fresh=True)
 
@@ -141,8 +142,12 @@ class AsyncSessionMethods(Generic[UserT]):
         if not is_session_id(session_id):
             raise InvalidSessionId
         found = await self._sessions.get_session(session_id)
-        # The fast path: nearly every request has an active session.
-        if found is not None and found.id == session_id and self._clock() <= found.active_expires:
+        # The fast path: nearly every request has an active session. The id is compared (I0).
+        if (
+            found is not None
+            and found.id == session_id
+            and self._clock() <= found.active_expires <= found.idle_expires
+        ):
             return Session(found, "active", False, self._expiry.active_ms)
         row, state, followed = await self._judge(session_id, found)
         if state == "idle":

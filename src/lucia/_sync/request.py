@@ -140,21 +140,23 @@ class AuthRequest(SelfLocking, Generic[UserT]):
             return self._session
         self._acquire()
         try:
-            if self._session is not UNSET:  # another task was first
-                return self._session
-            session_id = self._session_id()
-            if session_id is None:
-                found = None
-            elif self._can_renew():
-                found = self._accept(self._auth.validate_session(session_id))
-            else:
-                found = self._accept(self._auth.get_session(session_id))
-            self._session = found
-        except InvalidSessionId:
-            self._session = found = None
+            while self._session is UNSET:  # else another task was first
+                session_id = self._session_id()
+                try:
+                    if session_id is None:
+                        found = None
+                    elif self._can_renew():
+                        found = self._auth.validate_session(session_id)
+                    else:
+                        found = self._auth.get_session(session_id)
+                except InvalidSessionId:
+                    # No other error is remembered: after a store error the next call asks again.
+                    found = None
+                if self._known_id == session_id:  # else set_session() was called meanwhile
+                    self._session = None if found is None else self._accept(found)
+            return self._session
         finally:
             self._release()
-        return found
 
     def validate_user(self) -> SessionUser[UserT] | None:
         """Return the request's session and its user, as :meth:`validate` returns the session.
@@ -168,8 +170,13 @@ class AuthRequest(SelfLocking, Generic[UserT]):
             return self._user
         self._acquire()
         try:
-            if self._user is UNSET:
-                self._user = self._find_user()
+            while self._user is UNSET:  # else another task was first
+                session_id = self._session_id()
+                both = self._find_user(session_id)
+                if self._known_id == session_id:  # else set_session() was called meanwhile
+                    if self._session is UNSET:
+                        self._session = None if both is None else self._accept(both.session)
+                    self._user = both
             return self._user
         finally:
             self._release()
@@ -272,30 +279,20 @@ class AuthRequest(SelfLocking, Generic[UserT]):
         if session is not None:
             self._session = UNSET  # the store may know that it was revoked meanwhile
 
-    def _find_user(self) -> SessionUser[UserT] | None:
+    def _find_user(self, session_id: str | None) -> SessionUser[UserT] | None:
         session = self._session
-        if session is UNSET:
-            # Ask for a visitor too: a missing users= is then raised for everybody, so that a
-            # developer sees it before logging in.
-            return self._validate_both(self._session_id() or "")
         if session is None:
             return None
         try:
-            return SessionUser(session, self._auth.get_user_of(session))
-        except InvalidUserId:
+            if session is not UNSET:
+                return SessionUser(session, self._auth.get_user_of(session))
+            # Ask for a visitor too: a missing users= is then raised for everybody, so that a
+            # developer sees it before logging in.
+            if self._can_renew():
+                return self._auth.validate_session_user(session_id or "")
+            return self._auth.get_session_user(session_id or "")
+        except (InvalidSessionId, InvalidUserId):
             return None
-
-    def _validate_both(self, session_id: str) -> SessionUser[UserT] | None:
-        validate = (
-            self._auth.validate_session_user if self._can_renew() else self._auth.get_session_user
-        )
-        try:
-            both = validate(session_id)
-        except InvalidSessionId:
-            self._session = None
-            return None
-        self._session = self._accept(both.session)
-        return both
 
     def _accept(self, session: Session) -> Session:
         """Remember a validated session's id, and set its cookie if the request sent another id."""
@@ -307,6 +304,8 @@ class AuthRequest(SelfLocking, Generic[UserT]):
     def _replace(self, session: Session) -> Session:
         self._acquire()
         try:
+            # Asked again, since the response may have started meanwhile.
+            self._require_cookie()
             # Before the cookie: if this fails, the client keeps its session, and nobody has
             # the new one.
             session_id = self._session_id()

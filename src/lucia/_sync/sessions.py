@@ -91,12 +91,13 @@ class SessionMethods(Generic[UserT]):
             ValueError: ``metadata`` is not JSON, or the session adapter does not keep attributes.
         """
         kept = self._check_metadata(metadata)
+        # First: if this fails, no session is stored that nobody has.
+        self._sweep(user_id)
         try:
             row = self._set_session(user_id, kept)
         except ConcurrentlyRevoked:
             # A sign-out everywhere revoked the first attempt; this login comes after it.
             row = self._set_session(user_id, kept)
-        self._sweep(user_id)
         signed_in(user_id)
         return to_session(row, "active", self._expiry, fresh=True)
 
@@ -142,8 +143,12 @@ class SessionMethods(Generic[UserT]):
         if not is_session_id(session_id):
             raise InvalidSessionId
         found = self._sessions.get_session(session_id)
-        # The fast path: nearly every request has an active session.
-        if found is not None and found.id == session_id and self._clock() <= found.active_expires:
+        # The fast path: nearly every request has an active session. The id is compared (I0).
+        if (
+            found is not None
+            and found.id == session_id
+            and self._clock() <= found.active_expires <= found.idle_expires
+        ):
             return Session(found, "active", False, self._expiry.active_ms)
         row, state, followed = self._judge(session_id, found)
         if state == "idle":

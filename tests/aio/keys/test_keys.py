@@ -1,7 +1,4 @@
-"""Keys: their names, their removal, and single-use keys.
-
-``test_`` marks what this library fixes in Lucia JS.
-"""
+"""Keys: their names, their removal, and single-use keys."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,4 @@
-"""Passwords as ``Auth`` uses them.
-
-``test_`` marks what this library fixes in Lucia JS.
-"""
+"""Passwords as ``Auth`` uses them."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,7 +1,4 @@
-"""Concurrent logins with a limit, on servers where one script sees all keys.
-
-``test_`` marks what Lucia JS does not have.
-"""
+"""Concurrent logins with a limit, on servers where one script sees all keys."""
 
 from collections.abc import Iterator
 from datetime import timedelta

@@ -1,7 +1,4 @@
-"""``Auth`` over an adapter with only the five methods of Lucia JS.
-
-``test_`` marks what this library fixes in Lucia JS.
-"""
+"""``Auth`` over an adapter with only the five methods of Lucia JS."""
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta

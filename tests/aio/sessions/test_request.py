@@ -1,7 +1,4 @@
-"""``AuthRequest``: validation, sign-in and sign-out of one request, and the origin check.
-
-``test_`` marks what this library fixes in Lucia JS.
-"""
+"""``AuthRequest``: validation, sign-in and sign-out of one request, and the origin check."""
 
 import logging
 from collections.abc import Callable
@@ -571,6 +568,53 @@ async def test_set_session(
     assert await is_alive(auth, other)
 
 
+@pytest.mark.parametrize("is_idle", [False, True], ids=["active", "idle"])
+@pytest.mark.parametrize("kind", ["session", "none"])
+@pytest.mark.parametrize("method", ["validate", "validate_user"])
+async def test_set_session_during_validation(
+    auth: AsyncAuth[User],
+    store: AsyncWatchedStore,
+    time: Time,
+    session: Session,
+    method: str,
+    kind: str,
+    *,
+    is_idle: bool,
+) -> None:
+    """What ``set_session`` sets while the request's own session is read counts, and is returned."""
+    if is_idle:
+        time.advance(IDLE)
+    other = await auth.create_session(session.user_id) if kind == "session" else None
+    exchange = Exchange(session.session_id)
+    request = auth.handle_request(exchange.context)
+
+    async def set_other() -> None:
+        request.set_session(other)
+
+    reads = "get_session" if method == "validate" else "get_session_and_user_by_session_id"
+    store.after["renew_session" if is_idle else reads] = set_other
+    found = await getattr(request, method)()
+    expected = None if other is None else as_read(other)
+    assert (found.session if isinstance(found, SessionUser) else found) == expected
+    assert exchange.values == ["" if other is None else other.session_id]
+    assert await request.validate() == expected
+
+
+async def test_set_session_while_the_user_is_read(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session
+) -> None:
+    """What ``set_session`` sets while the user of a known session is read counts."""
+    other = await auth.create_session(session.user_id)
+    request = auth.handle_request(Exchange(session.session_id).context)
+    await request.validate()
+
+    async def set_other() -> None:
+        request.set_session(other)
+
+    store.after["get_user"] = set_other
+    assert await request.validate_user() == SessionUser(as_read(other), User(session.user_id))
+
+
 async def test_set_session_takes_a_session(auth: AsyncAuth[User], session: Session) -> None:
     """An id instead of a session is a TypeError, and nothing is changed."""
     exchange = Exchange(session.session_id)
@@ -598,6 +642,23 @@ async def test_no_login_where_no_cookie_can_be_set(
     with pytest.raises(RuntimeError, match="response has started"):
         request.set_session(session)
     assert (store.calls, exchange.cookies) == ([], [])
+
+
+async def test_response_that_starts_during_a_sign_in(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session
+) -> None:
+    """If the response starts while the new session is stored, the request keeps its session."""
+    exchange = Exchange(session.session_id)
+    request = auth.handle_request(exchange.context)
+
+    async def start() -> None:
+        exchange.started = True
+
+    store.after["set_session"] = start
+    with pytest.raises(RuntimeError, match="response has started"):
+        await request.sign_in(session.user_id)
+    assert await is_alive(auth, session)
+    assert exchange.cookies == []
 
 
 # --- The origin check

@@ -1,7 +1,4 @@
-"""Sessions: their states, renewal, revocation and the device list.
-
-``test_`` marks what this library fixes in Lucia JS.
-"""
+"""Sessions: their states, renewal, revocation and the device list."""
 
 import base64
 import re
@@ -167,6 +164,17 @@ async def test_period_includes_its_last_millisecond(
             await auth.get_session(session.session_id)
     else:
         assert await auth.get_session(session.session_id) == as_read(session, state=state)
+
+
+async def test_record_whose_idle_period_ends_first(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
+) -> None:
+    """A record that ends before its active period does, as others may write, is dead for all."""
+    made = replace(foreign(), user_id=user_id, active_expires=NOW + 1, idle_expires=NOW - 1)
+    await store.set_session(made)
+    for read in (auth.validate_session, auth.get_session):
+        with pytest.raises(InvalidSessionId):
+            await read(made.id)
 
 
 async def test_a_clock_that_jumps_changes_states_and_loses_nothing(
@@ -1230,6 +1238,18 @@ async def test_auto_database_cleanup(
     time.now = IDLE_END + 1
     await sweep(auth, session)
     assert (await store.get_session(session.session_id) is None) is cleanup
+
+
+async def test_failed_cleanup_of_a_login_stores_nothing(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time, session: Session
+) -> None:
+    """If expired sessions can't be removed at a login, no session is left that nobody has."""
+    time.now = IDLE_END + 1
+    store.failing = {"delete_session": StoreDownError("down")}
+    with pytest.raises(StoreDownError):
+        await auth.create_session(session.user_id)
+    store.failing = {}
+    assert await auth.get_all_user_sessions(session.user_id) == []
 
 
 @pytest.mark.parametrize("sweep", SWEEPS)

@@ -1,7 +1,4 @@
-"""Users, and ``Auth`` without users.
-
-``test_`` marks what this library fixes in Lucia JS.
-"""
+"""Users, and ``Auth`` without users."""
 
 import logging
 import traceback

@@ -188,8 +188,11 @@ class AsyncRedisSessionAdapter:
 
         Using the adapter again opens new ones.
         """
+        # Batches belong to the server that they were begun with, which is closed here. Twice, since
+        # a read that comes meanwhile may begin others with it.
         self._reads.close()
         await self._driver.aclose()
+        self._reads.close()
 
     def get_session(self, session_id: str, /) -> AsyncFoundSession:
         """Return the session with this id; None if there is none, or no session in the record."""

@@ -189,8 +189,11 @@ class RedisSessionAdapter:
 
         Using the adapter again opens new ones.
         """
+        # Batches belong to the server that they were begun with, which is closed here. Twice, since
+        # a read that comes meanwhile may begin others with it.
         self._reads.close()
         self._driver.close()
+        self._reads.close()
 
     def get_session(self, session_id: str, /) -> FoundSession:
         """Return the session with this id; None if there is none, or no session in the record."""
