@@ -243,6 +243,26 @@ async def test_another_sessions_record(
     assert await asyncio.gather(*waiting) == [row("a"), row("b"), row("c")]
 
 
+@pytest.mark.parametrize("element", [5, [record("a"), None], [], {}, True, ValueError("refused")])
+@pytest.mark.parametrize("lookup", [PLAIN, HASHED], ids=["raw", "hashed"])
+async def test_reply_with_other_elements(
+    server: HeldExchange, recovery: Recovery, lookup: Lookup, element: Any
+) -> None:
+    """An element that is no string is another command's: only that session is read again (I0)."""
+    reads = make_reads(recovery, lookup)
+    reads.begin(server)
+    waiting = await find(reads, "a", "b", "c")
+    (sent,) = server.sent
+    missing = [None] * (len(lookup.keys("b")) - 1)
+    last = record("c" if lookup is PLAIN else IDS.stored("c"))
+    sent.replies.set_result([[element, *missing, None, *missing, last, *missing]])
+    assert [await waiting[1], await waiting[2]] == [None, row("c")]
+    await ticks()
+    assert recovery.failures == [("a", MismatchedReply)]
+    recovery.succeed()
+    assert await waiting[0] == row("a")
+
+
 # Several keys
 
 

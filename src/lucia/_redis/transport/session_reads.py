@@ -222,7 +222,7 @@ class _SessionBatcher(Batcher[_Read]):
     ) -> None:
         try:
             row = self._lookup.row(session_id, records)
-        except (TypeError, MismatchedReply):
+        except MismatchedReply:
             self._recover_one(session_id, future, MismatchedReply(), end)
             return
         self._near.keep(self._lookup.keys(session_id), records, row)
