@@ -30,6 +30,7 @@ from lucia._redis.transport.slots import SLOTS, is_redirected, parse_slot_map, r
 from lucia._redis.transport.topology import ConnectionFactory, InCluster, OneServer, topology_of
 from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
 from lucia.errors import StoreUnavailable
+from tests.support.event_loops import InterruptedLoop
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.redis_clients import AsyncClients, Clients
 from tests.support.redis_inspectors import Inspector
@@ -141,6 +142,22 @@ def test_a_loop_that_is_closed_before_its_owner_is_gone() -> None:
     del owned
     gc.collect()
     assert [thing.closed for thing in things] == [1]
+
+
+def test_loops_of_two_threads_that_drop_the_same_closed_loop() -> None:
+    """Two threads may use a value for the first time at once, each in its own loop."""
+    owned = AsyncPerLoop(Thing)
+
+    async def use() -> None:
+        await owned.get()
+
+    closed = InterruptedLoop()
+    with asyncio.Runner(loop_factory=lambda: closed) as runner:
+        runner.run(use())
+    closed.meanwhile = lambda: asyncio.run(use())
+    asyncio.run(use())
+    assert len(owned._by_loop) == 2
+    assert closed not in owned._by_loop
 
 
 async def test_closing_what_was_never_opened() -> None:
