@@ -279,6 +279,24 @@ async def test_a_cancelled_call(inspector: Inspector) -> None:
     await adapter.aclose()
 
 
+async def test_a_cancelled_revocation_is_remembered_at_once(inspector: Inspector) -> None:
+    """A cancelled revocation, which may have been executed, is remembered when the call ends.
+
+    That holds also while somebody has the error with its traceback.
+    """
+    adapter = AsyncRedisSessionAdapter(redis.asyncio.Redis(port=inspector.server.port))
+    await adapter.set_session(row("one"))
+    with frozen(inspector.server):
+        call = asyncio.ensure_future(adapter.delete_session("one"))
+        await asyncio.sleep(0.05)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError) as cancelled:
+            await call
+        assert adapter._revocations.all() == ["one"]
+    assert cancelled.tb is not None
+    await adapter.aclose()
+
+
 async def test_an_idle_connection_that_somebody_closed(inspector: Inspector) -> None:
     """An idle connection that was closed is replaced, whether for a read or for a write."""
     adapter = AsyncRedisSessionAdapter(redis.asyncio.Redis(port=inspector.server.port))
