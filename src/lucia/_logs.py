@@ -19,6 +19,7 @@ from functools import cache
 from logging import ERROR, INFO, WARNING
 from typing import Final, NamedTuple
 
+from lucia._compat.per_loop import PerProcess
 from lucia._rules.origins import OriginFailure
 from lucia._rules.throttling import address_block, failure_name
 from lucia.errors import InvalidCredentials, TooManyAttempts
@@ -89,7 +90,7 @@ class Limiter:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = PerProcess(threading.Lock)  # another thread may hold it during a fork
         self._windows: dict[str, dict[str, tuple[float, int]]] = {}
         self._suppressed: dict[str, int] = {}
 
@@ -105,7 +106,7 @@ class Limiter:
         Returns:
             How many lines of this event were dropped since the last one; None to drop this one.
         """
-        with self._lock:
+        with self._lock.get():
             now = self._clock()
             windows = self._windows_of(event, now)
             counted = {subject: _in_window(windows.get(subject), now) for subject in subjects}
@@ -145,13 +146,13 @@ class Outage:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.is_on = False
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = PerProcess(threading.Lock)  # another thread may hold it during a fork
         self._first = self._last = 0.0
         self._failures = 0
 
     def failed(self, error: Exception) -> None:
         """Count a request that failed since the store did not reply or is unavailable."""
-        with self._lock:
+        with self._lock.get():
             self._last = self._clock()
             self._failures += 1
             if self.is_on:
@@ -162,7 +163,7 @@ class Outage:
 
     def answered(self) -> None:
         """End the outage, if the last failure is long enough ago."""
-        with self._lock:
+        with self._lock.get():
             if not self.is_on or self._clock() - self._last < QUIET_SECONDS:
                 return
             self.is_on = False

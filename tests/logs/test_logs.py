@@ -2,6 +2,9 @@
 
 import asyncio
 import logging
+import subprocess
+import sys
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -58,6 +61,57 @@ def test_outage(caplog: pytest.LogCaptureFixture) -> None:
         ("WARNING", "the session store replies again: 4 requests failed within 9 s"),
         ("ERROR", "the session store does not reply: StoreUnavailable"),
     ]
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "Limiter(clock).admit('event', 1, ('subject',))",
+        "Outage(clock).failed(ConnectionError())",
+        "during_outage().answered()",
+    ],
+)
+def test_a_fork_while_a_line_is_counted(use: str) -> None:
+    """A forked child counts lines and failures, even if another thread was just doing so."""
+    made, method = use.rsplit(".", 1)
+    program = f"""
+        import os, signal, threading, time
+        from lucia._logs import Limiter, Outage
+
+        counting, forked = threading.Event(), threading.Event()
+
+        def clock():
+            if threading.current_thread() is not threading.main_thread():
+                counting.set()
+                forked.wait()
+            return time.monotonic()
+
+        def during_outage():
+            outage = Outage(clock)
+            outage.failed(ConnectionError())
+            return outage
+
+        shared = {made}
+        thread = threading.Thread(target=lambda: shared.{method})
+        thread.start()
+        counting.wait()
+        child = os.fork()
+        if child == 0:
+            signal.alarm(10)  # ends a child that waits for ever
+            shared.{method}
+            os._exit(0)
+        forked.set()
+        thread.join()
+        assert os.waitpid(child, 0)[1] == 0, "the child was held up"
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", dedent(program)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_text_from_outside(caplog: pytest.LogCaptureFixture) -> None:

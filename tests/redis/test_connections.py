@@ -30,6 +30,7 @@ from lucia._redis.transport.slots import SLOTS, is_redirected, parse_slot_map, r
 from lucia._redis.transport.topology import ConnectionFactory, InCluster, OneServer, topology_of
 from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
 from lucia.errors import StoreUnavailable
+from tests.support.event_loops import InterruptedLoop
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.redis_clients import AsyncClients, Clients
 from tests.support.redis_inspectors import Inspector
@@ -159,6 +160,22 @@ async def test_read_while_the_adapter_closes(inspector: Inspector) -> None:
     await asyncio.to_thread(until, lambda: named(inspector, "own") == 0)
 
 
+def test_loops_of_two_threads_that_drop_the_same_closed_loop() -> None:
+    """Two threads may use a value for the first time at once, each in its own loop."""
+    owned = AsyncPerLoop(Thing)
+
+    async def use() -> None:
+        await owned.get()
+
+    closed = InterruptedLoop()
+    with asyncio.Runner(loop_factory=lambda: closed) as runner:
+        runner.run(use())
+    closed.meanwhile = lambda: asyncio.run(use())
+    asyncio.run(use())
+    assert len(owned._by_loop) == 2
+    assert closed not in owned._by_loop
+
+
 async def test_closing_what_was_never_opened() -> None:
     """Closing an adapter that is unused or already closed does nothing."""
     adapter = AsyncRedisSessionAdapter(redis.asyncio.Redis(port=1))
@@ -275,6 +292,24 @@ async def test_a_cancelled_call(inspector: Inspector) -> None:
             await call
     found = await adapter.get_session("one")
     assert found is not None
+    await adapter.aclose()
+
+
+async def test_a_cancelled_revocation_is_remembered_at_once(inspector: Inspector) -> None:
+    """A cancelled revocation, which may have been executed, is remembered when the call ends.
+
+    That holds also while somebody has the error with its traceback.
+    """
+    adapter = AsyncRedisSessionAdapter(redis.asyncio.Redis(port=inspector.server.port))
+    await adapter.set_session(row("one"))
+    with frozen(inspector.server):
+        call = asyncio.ensure_future(adapter.delete_session("one"))
+        await asyncio.sleep(0.05)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError) as cancelled:
+            await call
+        assert adapter._revocations.all() == ["one"]
+    assert cancelled.tb is not None
     await adapter.aclose()
 
 

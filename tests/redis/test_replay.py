@@ -1,8 +1,11 @@
 """Which revocations a process remembers, and when they are replayed; without a server."""
 
+from collections import deque
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,6 +21,7 @@ from lucia._redis.replay import (
     MAX_REPLAYED_AT_ONCE,
     ConnectionMonitor,
     Revocations,
+    _forget,
     history_in,
     is_replica,
 )
@@ -101,6 +105,52 @@ def test_remembered_ids_are_forgotten_after_ten_minutes(
     assert revocations.all() == ["newer"]
     revocations.revoked(["old"], 0)
     assert "older" not in revocations.all()
+
+
+class Moment(float):
+    """A time; when it is compared, another thread runs first, once."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def __lt__(self, other: float) -> bool:
+        """Compare the times, after the other thread has run."""
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            with ThreadPoolExecutor(1) as threads:
+                threads.submit(meanwhile).result()
+        return float(self) < other
+
+
+@pytest.mark.parametrize("renews", [False, True])
+def test_threads_that_forget_the_same_id(*, renews: bool) -> None:
+    """Two threads may forget one old id at once: each remembers what it revoked or renewed."""
+    now = Moment(1_000)
+    revocations = Revocations(lambda: now)
+
+    def remember(session_id: str) -> None:
+        if renews:
+            revocations.renewed(session_id, "successor")
+        else:
+            revocations.revoked([session_id], 0)
+
+    remember("old")
+    first, now = now, Moment(1_001 + KEPT_SECONDS)
+    first.meanwhile = partial(remember, "by the other thread")
+    remember("by this thread")
+    if renews:
+        revocations.revoked(["successor"], 0)
+    found = set(revocations.all()) - {"successor"}
+    assert found == {"by the other thread", "by this thread"}
+
+
+def test_the_only_id_is_forgotten_by_another_thread() -> None:
+    """A thread that finds an old id gone has nothing more to forget."""
+    first = Moment(1_000)
+    entries = deque([(first, "old")])
+    now = first + KEPT_SECONDS + 1
+    first.meanwhile = partial(_forget, entries, now)
+    _forget(entries, now)
+    assert not entries
 
 
 def test_remembered_ids_are_bounded(revocations: Revocations) -> None:

@@ -23,6 +23,7 @@ from lucia._redis.transport.session_reads import AsyncSessionReads, SessionReads
 from lucia._redis.transport.settings import AsyncSettings, Settings
 from lucia.errors import StoreUnavailable
 from lucia.models import SessionRow, StoredSession
+from tests.support.event_loops import InterruptedLoop
 from tests.support.held_exchange import HeldExchange, outcome, ticks
 
 SECONDS: Final = 5.0
@@ -241,6 +242,26 @@ async def test_another_sessions_record(
     assert recovery.failures == [("a", MismatchedReply), ("c", MismatchedReply)]
     recovery.succeed()
     assert await asyncio.gather(*waiting) == [row("a"), row("b"), row("c")]
+
+
+@pytest.mark.parametrize("element", [5, [record("a"), None], [], {}, True, ValueError("refused")])
+@pytest.mark.parametrize("lookup", [PLAIN, HASHED], ids=["raw", "hashed"])
+async def test_reply_with_other_elements(
+    server: HeldExchange, recovery: Recovery, lookup: Lookup, element: Any
+) -> None:
+    """An element that is no string is another command's: only that session is read again (I0)."""
+    reads = make_reads(recovery, lookup)
+    reads.begin(server)
+    waiting = await find(reads, "a", "b", "c")
+    (sent,) = server.sent
+    missing = [None] * (len(lookup.keys("b")) - 1)
+    last = record("c" if lookup is PLAIN else IDS.stored("c"))
+    sent.replies.set_result([[element, *missing, None, *missing, last, *missing]])
+    assert [await waiting[1], await waiting[2]] == [None, row("c")]
+    await ticks()
+    assert recovery.failures == [("a", MismatchedReply)]
+    recovery.succeed()
+    assert await waiting[0] == row("a")
 
 
 # Several keys
@@ -567,6 +588,24 @@ def test_each_loop_has_its_own(server: HeldExchange, recovery: Recovery) -> None
     for _ in range(3):
         asyncio.run(begin())
         assert len(reads._batchers) == 1
+
+
+def test_loops_of_two_threads_that_drop_the_same_closed_loop(
+    server: HeldExchange, recovery: Recovery
+) -> None:
+    """Two threads may begin to batch reads at once, each in its own loop."""
+    reads = make_reads(recovery)
+
+    async def begin() -> None:
+        reads.begin(server)
+
+    closed = InterruptedLoop()
+    with asyncio.Runner(loop_factory=lambda: closed) as runner:
+        runner.run(begin())
+    closed.meanwhile = lambda: asyncio.run(begin())
+    asyncio.run(begin())
+    assert len(reads._batchers) == 2
+    assert closed not in reads._batchers
 
 
 async def test_from_the_near_cache(server: HeldExchange, recovery: Recovery) -> None:

@@ -87,10 +87,12 @@ class AsyncPerLoop(Generic[AsyncClosableT]):
             await closing.aclose()
 
     async def _first(self) -> AsyncClosableT:
-        # No WeakKeyDictionary: the values refer to their loops, and would keep them.
-        for loop in [loop for loop in self._by_loop if loop.is_closed()]:
-            _, _, finalizer = self._by_loop.pop(loop)
-            finalizer.detach()
+        # No WeakKeyDictionary: the values refer to their loops, and would keep them. Loops of other
+        # threads may be doing the same: hence the copy, and an entry may be gone.
+        for loop in [loop for loop in list(self._by_loop) if loop.is_closed()]:
+            entry = self._by_loop.pop(loop, None)
+            if entry is not None:
+                entry[2].detach()
         loop = asyncio.get_running_loop()
         value = self._make()
         closing = _closing(value)

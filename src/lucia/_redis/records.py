@@ -108,7 +108,7 @@ def _is_plain(members: Mapping[Any, Any], depth: int = 2) -> bool:
 
 
 class MismatchedReply(Exception):
-    """A signal between two layers: what was read belongs to another session.
+    """A signal between two layers: what was read is no string, or belongs to another session.
 
     A reply was mismatched with a command, or somebody copied the record to another key.
     """
@@ -195,8 +195,12 @@ def decode_session(record: bytes, session_id: str) -> SessionRecord | SessionRow
     """Return the session in a record; None, and a line in the log, if it holds none.
 
     Raises:
-        MismatchedReply: it is a record, but of another id.
+        MismatchedReply: it is a record, but of another id, or not even a string.
     """
+    # MGET replies with strings: a number or a list is from another command's reply, which may have
+    # as many elements (I0).
+    if record.__class__ is not bytes:
+        raise MismatchedReply
     try:
         session = _read_record(record)
     except (TypeError, ValueError, RecursionError) as error:

@@ -12,6 +12,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final, NamedTuple
@@ -265,5 +266,9 @@ class ConnectionMonitor:
 
 
 def _forget(entries: "deque[Any]", now: float) -> None:
-    while entries and entries[0][0] < now - KEPT_SECONDS:
-        entries.popleft()
+    """Remove the entries that are too old."""
+    # Not by popleft: another thread may have removed the entry meanwhile, and the first one now may
+    # be too young.
+    with suppress(IndexError, ValueError):  # there is none, or it is gone
+        while (first := entries[0])[0] < now - KEPT_SECONDS:
+            entries.remove(first)

@@ -154,7 +154,7 @@ async def test_replica_that_is_not_promoted_yet(servers: Pair) -> None:
         await adapter.delete_session("revoked")
         servers.primary.kill()
         servers.front.lead_to(servers.replica.port)
-        assert servers.replica.sets() >= {"session:ended", "session:kept"}
+        assert servers.replica.sets() >= {"session:revoked", "session:kept"}
         for _ in range(3):
             with pytest.raises(StoreUnavailable):
                 await live(adapter, "revoked", "kept")
@@ -263,7 +263,7 @@ async def test_not_replicated(
             assert await live(adapter, "revoked") == set()
         servers.link.flow()
         await retry_until_answered(partial(end, adapter))
-        assert servers.replica.client.exists("session:ended") == 0
+        assert servers.replica.client.exists("session:revoked") == 0
 
 
 @one_kind
@@ -349,9 +349,9 @@ async def test_sentinel(library: str, tmp_path: Path) -> None:
             await adapter.delete_session("revoked")
             await adapter.delete_sessions_by_user_id("nobody")
             group.fail_over()
-            assert group.pair.replica.client.exists("session:ended") == 1
+            assert group.pair.replica.client.exists("session:revoked") == 1
             assert (await after_outage(lambda: adapter.get_session("kept"))) is not None
-            assert group.pair.replica.client.exists("session:ended") == 0
+            assert group.pair.replica.client.exists("session:revoked") == 0
             assert group.pair.replica.client.exists("session:kept") == 1
             await adapter.set_session(row("new"))
             assert {each.id for each in await adapter.get_sessions_by_user_id("u1")} == {

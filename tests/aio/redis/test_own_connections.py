@@ -478,9 +478,13 @@ async def test_custom_client_without_server() -> None:
     ids=["number", "zero", "negative", "long"],
 )
 async def test_refused_deadlines(deadline: Any, error: type[Exception], words: str) -> None:
-    """A deadline must be a positive ``timedelta`` of at most 30 seconds."""
-    with pytest.raises(error, match=words):
-        AsyncRedisSessionAdapter(Redis(), deadline=deadline)
+    """A deadline must be a positive ``timedelta`` of at most 30 seconds.
+
+    With ``revoke_ack``, whose timeout is compared with it, the error is the same.
+    """
+    for revoke_ack in (0, 1):
+        with pytest.raises(error, match=words):
+            AsyncRedisSessionAdapter(Redis(), deadline=deadline, revoke_ack=revoke_ack)
 
 
 def pausing(count: int) -> Operation[None]:

@@ -155,7 +155,7 @@ def test_replica_that_is_not_promoted_yet(servers: Pair) -> None:
         adapter.delete_session("revoked")
         servers.primary.kill()
         servers.front.lead_to(servers.replica.port)
-        assert servers.replica.sets() >= {"session:ended", "session:kept"}
+        assert servers.replica.sets() >= {"session:revoked", "session:kept"}
         for _ in range(3):
             with pytest.raises(StoreUnavailable):
                 live(adapter, "revoked", "kept")
@@ -264,7 +264,7 @@ def test_not_replicated(
             assert live(adapter, "revoked") == set()
         servers.link.flow()
         retry_until_answered(partial(end, adapter))
-        assert servers.replica.client.exists("session:ended") == 0
+        assert servers.replica.client.exists("session:revoked") == 0
 
 
 @one_kind
@@ -350,9 +350,9 @@ def test_sentinel(library: str, tmp_path: Path) -> None:
             adapter.delete_session("revoked")
             adapter.delete_sessions_by_user_id("nobody")
             group.fail_over()
-            assert group.pair.replica.client.exists("session:ended") == 1
+            assert group.pair.replica.client.exists("session:revoked") == 1
             assert (after_outage(lambda: adapter.get_session("kept"))) is not None
-            assert group.pair.replica.client.exists("session:ended") == 0
+            assert group.pair.replica.client.exists("session:revoked") == 0
             assert group.pair.replica.client.exists("session:kept") == 1
             adapter.set_session(row("new"))
             assert {each.id for each in adapter.get_sessions_by_user_id("u1")} == {

@@ -124,8 +124,9 @@ class AsyncSessionReads:
             return
         if asyncio.get_running_loop() in self._batchers:  # another read of this tick was first
             return
-        for loop in [loop for loop in self._batchers if loop.is_closed()]:
-            del self._batchers[loop]
+        # A copy, and an entry may be gone: loops of other threads may be doing the same.
+        for loop in [loop for loop in list(self._batchers) if loop.is_closed()]:
+            self._batchers.pop(loop, None)
         batcher = _SessionBatcher(self, server.read_exchange)
         self._batchers[asyncio.get_running_loop()] = batcher
 
@@ -222,7 +223,7 @@ class _SessionBatcher(Batcher[_Read]):
     ) -> None:
         try:
             row = self._lookup.row(session_id, records)
-        except (TypeError, MismatchedReply):
+        except MismatchedReply:
             self._recover_one(session_id, future, MismatchedReply(), end)
             return
         self._near.keep(self._lookup.keys(session_id), records, row)

@@ -221,7 +221,10 @@ async def test_record_of_another_session(
 
 
 @pytest.mark.parametrize("kind", ["redis-py, one connection", "valkey-py, one connection"])
-@pytest.mark.parametrize("crossed", ["another's record", "nothing like it", "another's marker"])
+@pytest.mark.parametrize(
+    "crossed",
+    ["another's record", "nothing like it", "another's marker", "list of numbers", "list of lists"],
+)
 async def test_mismatched_reply_is_retried(
     kind: str, crossed: str, server: Server, inspector: Inspector
 ) -> None:
@@ -240,6 +243,11 @@ async def test_mismatched_reply_is_retried(
             await connection.send_command("MGET", "session:others")
         elif crossed == "another's marker":
             await connection.send_command("MGET", "session:renewed:{session:used2}")
+        elif crossed == "list of numbers":
+            await connection.send_command("EVAL", "return {5}", 0)
+        elif crossed == "list of lists":  # as the script that revokes one session replies
+            script = "return {redis.call('MGET', KEYS[1], KEYS[1])}"
+            await connection.send_command("EVAL", script, 1, "session:others")
         else:
             await connection.send_command("PING")
         if crossed == "another's marker":

@@ -222,7 +222,10 @@ def test_record_of_another_session(
 
 
 @pytest.mark.parametrize("kind", ["redis-py, one connection", "valkey-py, one connection"])
-@pytest.mark.parametrize("crossed", ["another's record", "nothing like it", "another's marker"])
+@pytest.mark.parametrize(
+    "crossed",
+    ["another's record", "nothing like it", "another's marker", "list of numbers", "list of lists"],
+)
 def test_mismatched_reply_is_retried(
     kind: str, crossed: str, server: Server, inspector: Inspector
 ) -> None:
@@ -241,6 +244,11 @@ def test_mismatched_reply_is_retried(
             connection.send_command("MGET", "session:others")
         elif crossed == "another's marker":
             connection.send_command("MGET", "session:renewed:{session:used2}")
+        elif crossed == "list of numbers":
+            connection.send_command("EVAL", "return {5}", 0)
+        elif crossed == "list of lists":  # as the script that revokes one session replies
+            script = "return {redis.call('MGET', KEYS[1], KEYS[1])}"
+            connection.send_command("EVAL", script, 1, "session:others")
         else:
             connection.send_command("PING")
         if crossed == "another's marker":

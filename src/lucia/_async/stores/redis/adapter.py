@@ -147,12 +147,12 @@ class AsyncRedisSessionAdapter:
     ) -> None:
         check_client(client, like=self.set_session)
         self._layout = Layout.from_namespaces(namespaces, layout, legacy_writers=legacy_writers)
+        settings = AsyncSettings(seconds=deadline_seconds(deadline), **options)
         self._acknowledgement = Acknowledgement(revoke_ack, revoke_ack_timeout)
         self._acknowledgement.check_within(deadline)
         # Waiting for replicas has a time of its own, so each command has the deadline then.
         self._seconds_of_deletes = math.inf if revoke_ack else None
         self._revocations = Revocations()
-        settings = AsyncSettings(seconds=deadline_seconds(deadline), **options)
         self._driver = AsyncRedisDriver(
             client, settings, Replay(self._revocations, self._revoke_again)
         )

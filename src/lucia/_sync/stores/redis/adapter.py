@@ -148,12 +148,12 @@ class RedisSessionAdapter:
     ) -> None:
         check_client(client, like=self.set_session)
         self._layout = Layout.from_namespaces(namespaces, layout, legacy_writers=legacy_writers)
+        settings = Settings(seconds=deadline_seconds(deadline), **options)
         self._acknowledgement = Acknowledgement(revoke_ack, revoke_ack_timeout)
         self._acknowledgement.check_within(deadline)
         # Waiting for replicas has a time of its own, so each command has the deadline then.
         self._seconds_of_deletes = math.inf if revoke_ack else None
         self._revocations = Revocations()
-        settings = Settings(seconds=deadline_seconds(deadline), **options)
         self._driver = RedisDriver(
             client, settings, Replay(self._revocations, self._revoke_again)
         )

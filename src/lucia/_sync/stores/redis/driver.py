@@ -147,6 +147,11 @@ class RedisDriver:
         except StopIteration as stop:
             result: T = stop.value
             return result
+        except BaseException:
+            # Cancelled: the operation has to remember what it may have revoked (I8) now, and not
+            # when it is garbage-collected, which it is not while the traceback refers to it.
+            operation.close()
+            raise
 
     def drop_idle(self) -> None:
         """Close our idle connections."""
