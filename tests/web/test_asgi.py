@@ -12,6 +12,7 @@ import pytest
 from lucia import AsyncAuth, AsyncAuthRequest, Auth, PrimaryKey, SessionCookie, SessionRow, User
 from lucia.adapters.memory import AsyncMemoryAdapter, MemoryAdapter
 from lucia.middleware.asgi import LuciaMiddleware, Message, Receive, Scope, Send, auth_request
+from tests.aio.support.watched_store import AsyncWatchedStore, make_auth
 from tests.support.sessions import changed
 from tests.web.driver import (
     FOREIGN,
@@ -238,7 +239,7 @@ async def test_once_the_response_has_started_nobody_is_signed_in(
     assert await ids(store) == [session_id]
 
 
-async def test_a_login_that_the_response_overtakes_is_said(auth: AsyncAuth[User]) -> None:
+async def test_login_that_finishes_after_the_response_started(auth: AsyncAuth[User]) -> None:
     """A login that finishes after the response has started raises an error."""
     await auth.create_user(primary_key=PrimaryKey("username", "ann", "password"))
 
@@ -248,11 +249,29 @@ async def test_a_login_that_the_response_overtakes_is_said(auth: AsyncAuth[User]
         )
         await asyncio.sleep(0)
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        with pytest.raises(RuntimeError, match="has started meanwhile"):
+        with pytest.raises(RuntimeError, match="has started"):
             await login
         await send({"type": "http.response.body"})
 
     assert (await post(LuciaMiddleware(app, auth=auth))).headers == []
+
+
+async def test_response_that_starts_while_the_former_session_is_revoked(time: Time) -> None:
+    """A login whose cookie can't be set any more raises an error."""
+    store = AsyncWatchedStore(time)
+    auth = make_auth(store, time)
+    session_id = await log_in(auth)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def start() -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+
+        store.after["delete_session"] = start
+        with pytest.raises(RuntimeError, match="has started meanwhile"):
+            await auth_request(auth, scope).sign_in("ann")
+        await send({"type": "http.response.body"})
+
+    assert (await post(LuciaMiddleware(app, auth=auth), session_id)).headers == []
 
 
 async def test_once_the_response_has_started_signing_out_still_ends_the_session(

@@ -92,6 +92,7 @@ class _Pool:
         self._idle: list[_Pooled] = []
         self._generation: int = 0
         self._closings: int = 0
+        self._is_closed = False
         self._lost_at = -math.inf
 
     def _may_send(self, pooled: _Pooled, *, during_replay: bool) -> bool:
@@ -160,7 +161,9 @@ class _Pool:
             closings: how often the pool was closed before the check or the connection began.
         """
         pooled.checkpoint, pooled.checked = self._monitor.connected(reply), time.monotonic()
-        pooled.generation = self._generation if closings == self._closings else _RETIRED
+        # Closed while it was opened or checked: it serves this request, and is then closed.
+        is_current = closings == self._closings and not self._is_closed
+        pooled.generation = self._generation if is_current else _RETIRED
 
 
 class AsyncServer(_Pool):
@@ -236,10 +239,15 @@ class AsyncServer(_Pool):
             self._tracked.drop()
         await self._close_pooled()
 
-    async def aclose(self) -> None:
+    async def close_all(self) -> None:
         """Close the connections, also those that are being opened. Later calls open new ones."""
         self._closings += 1
         await self._close_all()
+
+    async def aclose(self) -> None:
+        """Close the connections for good: later calls open new ones, and keep none of them."""
+        self._is_closed = True
+        await self.close_all()
 
     async def _exchange(
         self,
@@ -462,10 +470,14 @@ class Server(_Pool):
         """Close the connections: the idle ones now, those in use when they are given back."""
         _disconnect(self._retire())
 
-    def close(self) -> None:
+    def close_all(self) -> None:
         """Close the connections, also those that are being opened. Later calls open new ones."""
         self._closings += 1
         self.drop_idle()
+
+    def close(self) -> None:
+        """Close the connections. Later calls open new ones, since this object is used again."""
+        self.close_all()
 
     def _take(self, end: float, *, fresh: bool) -> _Pooled:
         """Return a connection that can be used now; a new one if ``fresh``."""

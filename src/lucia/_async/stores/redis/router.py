@@ -157,7 +157,7 @@ class AsyncSentinelRoute(AsyncOneRoute):
 
     async def _leave_master(self) -> None:
         """Close the connections to the former master, those in use when they are given back."""
-        await self._server.aclose()
+        await self._server.close_all()
 
 
 class AsyncMaster:

@@ -158,7 +158,7 @@ class SentinelRoute(OneRoute):
 
     def _leave_master(self) -> None:
         """Close the connections to the former master, those in use when they are given back."""
-        self._server.close()
+        self._server.close_all()
 
 
 class Master:
