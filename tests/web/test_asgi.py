@@ -13,6 +13,7 @@ from lucia import AsyncAuth, AsyncAuthRequest, Auth, PrimaryKey, SessionCookie, 
 from lucia.adapters.memory import AsyncMemoryAdapter, MemoryAdapter
 from lucia.middleware.asgi import LuciaMiddleware, Message, Receive, Scope, Send, auth_request
 from tests.aio.support.watched_store import AsyncWatchedStore, make_auth
+from tests.support import clocks
 from tests.support.sessions import changed
 from tests.web.driver import (
     FOREIGN,
@@ -256,8 +257,9 @@ async def test_login_that_finishes_after_the_response_started(auth: AsyncAuth[Us
     assert (await post(LuciaMiddleware(app, auth=auth))).headers == []
 
 
-async def test_response_that_starts_while_the_former_session_is_revoked(time: Time) -> None:
+async def test_response_that_starts_while_the_former_session_is_revoked() -> None:
     """A login whose cookie can't be set any more raises an error."""
+    time = clocks.Time()
     store = AsyncWatchedStore(time)
     auth = make_auth(store, time)
     session_id = await log_in(auth)
