@@ -477,6 +477,9 @@ class AsyncClusterRoute:
         self._unjoined, self._lost = None, NoReply(None, sent=False)
         self._version += 1
         gone = [address for address in list(self._servers) if address not in primaries]
+        for address in gone:
+            # It may come back after a time as a replica, and lack revocations (T3).
+            self._revocations.lost(address)
         # A request that has begun may still open a connection to such a node: close it next time.
         departed, self._departed = self._departed, [self._servers.pop(each) for each in gone]
         for server in [*departed, *self._departed]:
