@@ -65,7 +65,7 @@ class AsyncClientPassthrough:
             self._monitor.connected(None)
             raise NoReply(None if limit.expired() else error, sent=True) from error
 
-    async def read(self, _keys: Sequence[bytes], /) -> Records:
+    async def read(self, _keys: Sequence[bytes], _seconds: float, /) -> Records:
         """Refuse, since the client has no way to read several keys as one of our batches.
 
         Raises:
@@ -147,7 +147,7 @@ class ClientPassthrough:
             self._monitor.connected(None)
             raise NoReply(error, sent=True) from error
 
-    def read(self, _keys: Sequence[bytes], /) -> Records:
+    def read(self, _keys: Sequence[bytes], _seconds: float, /) -> Records:
         """Refuse, since the client has no way to read several keys as one of our batches.
 
         Raises:

@@ -47,7 +47,7 @@ class AsyncRoute(Protocol):
         """
         ...
 
-    def read(self, keys: Sequence[bytes], /) -> AsyncRecords:
+    def read(self, keys: Sequence[bytes], seconds: float, /) -> AsyncRecords:
         """Return the values of keys; in a cluster, none after the first value found.
 
         Raises:
@@ -117,9 +117,9 @@ class AsyncOneRoute:
         """Send commands to the server, whatever their key."""
         return self._server.ask(commands, seconds, mode)
 
-    def read(self, keys: Sequence[bytes], /) -> AsyncRecords:
+    def read(self, keys: Sequence[bytes], seconds: float, /) -> AsyncRecords:
         """Read the keys by one command."""
-        return self._server.read(keys)
+        return self._server.read(keys, seconds)
 
     async def key_per_primary(self, prefix: str, _seconds: float, /) -> dict[str, str]:
         """Return one key, since there is one server."""
@@ -253,14 +253,14 @@ class AsyncClusterRoute:
         """
         return self._ask(key, commands, seconds, mode)
 
-    def read(self, keys: Sequence[bytes], /) -> AsyncRecords:
+    def read(self, keys: Sequence[bytes], seconds: float, /) -> AsyncRecords:
         """Read keys one after another, at the nodes that serve them by the map.
 
         Raises:
             BatchRejected: there is no map, or it is out of date, or a node redirected.
             Overloaded, NoReply: as :meth:`ask`.
         """
-        return self._read(keys)
+        return self._read(keys, time.monotonic() + seconds)
 
     async def key_per_primary(self, prefix: str, seconds: float, /) -> dict[str, str]:
         """Return a key for each primary, also for one to which a slot is being moved.
@@ -313,14 +313,14 @@ class AsyncClusterRoute:
         for server in [*self._servers.values(), *self._departed]:
             await server.aclose()
 
-    async def _read(self, keys: Sequence[bytes]) -> list[bytes | None]:
+    async def _read(self, keys: Sequence[bytes], end: float) -> list[bytes | None]:
         records: list[bytes | None] = []
         for key in keys:
             address = self._slots.get(self._topology.slot_of(key))
             if address is None or (self._suspects and address in self._suspects):
                 raise BatchRejected
             try:
-                records += await self._server(address).read((key,))
+                records += await self._server(address).read((key,), _seconds_left(end))
             except NoReply:
                 self._suspects.add(address)
                 raise

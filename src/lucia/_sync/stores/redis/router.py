@@ -48,7 +48,7 @@ class Route(Protocol):
         """
         ...
 
-    def read(self, keys: Sequence[bytes], /) -> Records:
+    def read(self, keys: Sequence[bytes], seconds: float, /) -> Records:
         """Return the values of keys; in a cluster, none after the first value found.
 
         Raises:
@@ -118,9 +118,9 @@ class OneRoute:
         """Send commands to the server, whatever their key."""
         return self._server.ask(commands, seconds, mode)
 
-    def read(self, keys: Sequence[bytes], /) -> Records:
+    def read(self, keys: Sequence[bytes], seconds: float, /) -> Records:
         """Read the keys by one command."""
-        return self._server.read(keys)
+        return self._server.read(keys, seconds)
 
     def key_per_primary(self, prefix: str, _seconds: float, /) -> dict[str, str]:
         """Return one key, since there is one server."""
@@ -254,14 +254,14 @@ class ClusterRoute:
         """
         return self._ask(key, commands, seconds, mode)
 
-    def read(self, keys: Sequence[bytes], /) -> Records:
+    def read(self, keys: Sequence[bytes], seconds: float, /) -> Records:
         """Read keys one after another, at the nodes that serve them by the map.
 
         Raises:
             BatchRejected: there is no map, or it is out of date, or a node redirected.
             Overloaded, NoReply: as :meth:`ask`.
         """
-        return self._read(keys)
+        return self._read(keys, time.monotonic() + seconds)
 
     def key_per_primary(self, prefix: str, seconds: float, /) -> dict[str, str]:
         """Return a key for each primary, also for one to which a slot is being moved.
@@ -314,14 +314,14 @@ class ClusterRoute:
         for server in [*self._servers.values(), *self._departed]:
             server.close()
 
-    def _read(self, keys: Sequence[bytes]) -> list[bytes | None]:
+    def _read(self, keys: Sequence[bytes], end: float) -> list[bytes | None]:
         records: list[bytes | None] = []
         for key in keys:
             address = self._slots.get(self._topology.slot_of(key))
             if address is None or (self._suspects and address in self._suspects):
                 raise BatchRejected
             try:
-                records += self._server(address).read((key,))
+                records += self._server(address).read((key,), _seconds_left(end))
             except NoReply:
                 self._suspects.add(address)
                 raise
