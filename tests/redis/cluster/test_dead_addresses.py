@@ -3,9 +3,11 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
 import pytest
@@ -97,6 +99,32 @@ async def test_what_a_node_says_of_a_slot(flavour: str, cluster: Cluster) -> Non
     assert (route._slots[0], route._is_outdated) == (nowhere, True)
     await call(flavour, route.nodes, SECONDS)
     assert (route._slots[0] != nowhere, route._is_outdated) == (True, False)
+    await call(flavour, getattr(route, "aclose", None) or route.close)
+
+
+@each_flavour
+async def test_a_redirection_while_primaries_are_listed(flavour: str, cluster: Cluster) -> None:
+    """Listing the primaries that may have taken a write is not hindered by a redirection.
+
+    Another thread may record one at any moment.
+    """
+    route = route_to(flavour, cluster, *cluster.ports)
+    await ping(flavour, route, "key")
+
+    class Interrupted(float):
+        """A time; another thread records a redirection while it is compared."""
+
+        def __ge__(self, other: object) -> bool:
+            with ThreadPoolExecutor(1) as threads:
+                address = ("127.0.0.1", unused_port())
+                record = partial(route._record_redirection, address, 0, asking=True)
+                threads.submit(record).result()
+            return False
+
+    for number in range(2):
+        route._importing["127.0.0.1", number] = Interrupted()
+    found = await call(flavour, route.key_per_primary, "session:renewed:", SECONDS)
+    assert len(found) == len(cluster.ports)
     await call(flavour, getattr(route, "aclose", None) or route.close)
 
 

@@ -273,7 +273,9 @@ class ClusterRoute:
         if not self._slots or self._suspects or self._is_outdated:
             self._read_newer(end)
         since = time.monotonic() - WRITE_SECONDS
-        importing = [address for address, then in self._importing.items() if then >= since]
+        # A copy: another thread may be redirected meanwhile.
+        redirected = self._importing.copy()
+        importing = [address for address, then in redirected.items() if then >= since]
         keys = dict.fromkeys(importing, f"{prefix}{{0}}") | key_per_primary(
             prefix, dict(self._slots), self._topology.slot_of
         )
