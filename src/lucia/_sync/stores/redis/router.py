@@ -341,7 +341,9 @@ class ClusterRoute:
         while True:
             asked = [("ASKING",), *commands] if asking else commands
             replies = self._send(address, asked, _seconds_left(end), mode)
-            replies = replies[1:] if asking else replies
+            if asking:
+                # Where the client closes the connection after an error, ASKING's is the only reply.
+                replies = replies[1:] or replies
             redirection = redirection_in(replies, address)
             if redirection is None:
                 return replies
