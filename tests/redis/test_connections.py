@@ -338,10 +338,12 @@ async def test_client_passthrough_ignores_alone(inspector: Inspector) -> None:
 async def test_client_passthrough_has_no_key_per_primary() -> None:
     """A client passthrough can't name a key for each primary: that is an error, not no keys."""
     with pytest.raises(NoReply):
-        ClientPassthrough(object(), ConnectionMonitor(Revocations())).key_per_primary("prefix", 1)
+        ClientPassthrough(object(), ConnectionMonitor(Revocations())).key_per_primary(
+            "prefix", 1, 0
+        )
     with pytest.raises(NoReply):
         await AsyncClientPassthrough(object(), ConnectionMonitor(Revocations())).key_per_primary(
-            "prefix", 1
+            "prefix", 1, 0
         )
 
 

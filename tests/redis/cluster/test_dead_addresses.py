@@ -123,7 +123,7 @@ async def test_a_redirection_while_primaries_are_listed(flavour: str, cluster: C
 
     for number in range(2):
         route._importing["127.0.0.1", number] = Interrupted()
-    found = await call(flavour, route.key_per_primary, "session:renewed:", SECONDS)
+    found = await call(flavour, route.key_per_primary, "session:renewed:", SECONDS, 0.0)
     assert len(found) == len(cluster.ports)
     await call(flavour, getattr(route, "aclose", None) or route.close)
 

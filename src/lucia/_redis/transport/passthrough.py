@@ -24,7 +24,9 @@ class AsyncClientPassthrough:
         self._monitor = monitor
         monitor.connected(None)
 
-    async def key_per_primary(self, _prefix: str, _seconds: float, /) -> dict[str, str]:
+    async def key_per_primary(
+        self, _prefix: str, _seconds: float, _began: float, /
+    ) -> dict[str, str]:
         """Refuse, since the client may lead anywhere and send anything twice.
 
         Raises:
@@ -108,7 +110,7 @@ class ClientPassthrough:
         self._monitor = monitor
         monitor.connected(None)
 
-    def key_per_primary(self, _prefix: str, _seconds: float, /) -> dict[str, str]:
+    def key_per_primary(self, _prefix: str, _seconds: float, _began: float, /) -> dict[str, str]:
         """Refuse, since the client may lead anywhere and send anything twice.
 
         Raises:

@@ -282,7 +282,7 @@ class AsyncRedisDriver:
         state.begin_command(self._deadline)
         try:
             route = await self._route.get()
-            return await route.key_per_primary(prefix, state.seconds_left())
+            return await route.key_per_primary(prefix, state.seconds_left(), state.began)
         except NoReply as lost:
             raise error_to_raise(lost, wrote=True) from lost.error
 

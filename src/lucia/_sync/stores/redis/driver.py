@@ -283,7 +283,7 @@ class RedisDriver:
         state.begin_command(self._deadline)
         try:
             route = self._route.get()
-            return route.key_per_primary(prefix, state.seconds_left())
+            return route.key_per_primary(prefix, state.seconds_left(), state.began)
         except NoReply as lost:
             raise error_to_raise(lost, wrote=True) from lost.error
 

@@ -57,10 +57,15 @@ class Route(Protocol):
         """
         ...
 
-    def key_per_primary(self, prefix: str, seconds: float, /) -> dict[str, str]:
+    def key_per_primary(self, prefix: str, seconds: float, began: float, /) -> dict[str, str]:
         """Return for each primary that may have taken a write the name of a key that it serves.
 
         The servers are named as by :meth:`nodes`, and there is at least one.
+
+        Args:
+            prefix: what the names begin with.
+            seconds: how long that may take.
+            began: when the first write may have been sent, by the monotonic clock.
 
         Raises:
             NoReply: it is not known which servers there are.
@@ -122,7 +127,9 @@ class OneRoute:
         """Read the keys by one command."""
         return self._server.read(keys, seconds)
 
-    def key_per_primary(self, prefix: str, _seconds: float, /) -> dict[str, str]:
+    def key_per_primary(
+        self, prefix: str, _seconds: float, _began: float, /
+    ) -> dict[str, str]:
         """Return one key, since there is one server."""
         return {"": f"{prefix}{{0}}"}
 
@@ -263,7 +270,7 @@ class ClusterRoute:
         """
         return self._read(keys, time.monotonic() + seconds)
 
-    def key_per_primary(self, prefix: str, seconds: float, /) -> dict[str, str]:
+    def key_per_primary(self, prefix: str, seconds: float, began: float, /) -> dict[str, str]:
         """Return a key for each primary, also for one to which a slot is being moved.
 
         Raises:
@@ -272,7 +279,8 @@ class ClusterRoute:
         end = time.monotonic() + seconds
         if not self._slots or self._suspects or self._is_outdated:
             self._read_newer(end)
-        since = time.monotonic() - WRITE_SECONDS
+        # Also what other operations wrote recently: this one may repeat one that was not confirmed.
+        since = min(began, time.monotonic() - WRITE_SECONDS)
         # A copy: another thread may be redirected meanwhile.
         redirected = self._importing.copy()
         importing = [address for address, then in redirected.items() if then >= since]
