@@ -527,7 +527,7 @@ async def node(server: HeldExchange) -> AsyncServer:
 
 async def in_one_tick(node: AsyncServer, *reads: Sequence[bytes]) -> list["asyncio.Task[Any]"]:
     """Read these groups of keys in one tick, each group in one slot."""
-    waiting = [asyncio.ensure_future(node.read(keys)) for keys in reads]
+    waiting = [asyncio.ensure_future(node.read(keys, SECONDS)) for keys in reads]
     await ticks()
     return waiting
 

@@ -5,6 +5,7 @@ import gc
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import ExitStack
 from datetime import timedelta
@@ -114,6 +115,33 @@ async def test_an_adapter_that_is_gone(inspector: Inspector) -> None:
         if named(inspector, "mine") == 0:
             return
     raise AssertionError("the connection was not closed")
+
+
+async def test_an_adapter_that_is_gone_after_a_replay(inspector: Inspector) -> None:
+    """An adapter is garbage-collected too, and its connections closed, after a replay.
+
+    This holds for a replay that failed and for one that was completed.
+    """
+    client = redis.asyncio.Redis(port=inspector.server.port, client_name="mine")
+    for fails in (True, False):
+        adapter: Any = AsyncRedisSessionAdapter(client, deadline=timedelta(milliseconds=200))
+        await adapter.set_session(row("one"))
+        await adapter.delete_session("one")
+        adapter._revocations.met(None, b"another")
+        if fails:
+            with frozen(inspector.server), pytest.raises(StoreUnavailable):
+                await adapter.get_session("one")
+        else:
+            assert await adapter.get_session("one") is None
+        assert adapter._revocations.due is fails
+        driver = weakref.ref(adapter._driver)
+        del adapter
+        for _ in range(200):
+            gc.collect()
+            await asyncio.sleep(0.01)
+            if driver() is None and named(inspector, "mine") == 0:
+                break
+        assert (driver(), named(inspector, "mine")) == (None, 0)
 
 
 class Thing:
@@ -389,10 +417,12 @@ async def test_client_passthrough_ignores_alone(inspector: Inspector) -> None:
 async def test_client_passthrough_has_no_key_per_primary() -> None:
     """A client passthrough can't name a key for each primary: that is an error, not no keys."""
     with pytest.raises(NoReply):
-        ClientPassthrough(object(), ConnectionMonitor(Revocations())).key_per_primary("prefix", 1)
+        ClientPassthrough(object(), ConnectionMonitor(Revocations())).key_per_primary(
+            "prefix", 1, 0
+        )
     with pytest.raises(NoReply):
         await AsyncClientPassthrough(object(), ConnectionMonitor(Revocations())).key_per_primary(
-            "prefix", 1
+            "prefix", 1, 0
         )
 
 

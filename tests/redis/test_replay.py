@@ -235,11 +235,29 @@ def test_unknown_history_changes_on_reconnect(revocations: Revocations) -> None:
     assert met_another(revocations, "p", None) is False
     revocations.revoked(["a"], revocations.changes)
     assert met_another(revocations, "p", None) is False
-    revocations.lost()
+    revocations.lost("p")
     assert met_another(revocations, "p", None) is True
     assert revocations.due
     finish(revocations)
     assert met_another(revocations, "p", None) is False
+
+
+def test_lost_connection_counts_at_its_own_place(revocations: Revocations) -> None:
+    """Without a known history, a connection that was lost at one place is a change only there.
+
+    Other places are no other servers, and checking them does not hide the change.
+    """
+    lost, other = ConnectionMonitor(revocations, "p"), ConnectionMonitor(revocations, "q")
+    for monitor in (lost, other):
+        monitor.connected(None)
+    revocations.revoked(["a"], revocations.changes)
+    lost.lost()
+    assert not other.is_changed(None)
+    other.connected(None)
+    assert not revocations.due
+    assert lost.is_changed(None)
+    lost.connected(None)
+    assert revocations.due
 
 
 def test_change_meanwhile(revocations: Revocations) -> None:

@@ -3,12 +3,12 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
 
-from lucia._redis.commands import Operation
-from lucia._redis.replay import MAX_REPLAYED_AT_ONCE, Replay, Revocations
+from lucia._redis.replay import MAX_REPLAYED_AT_ONCE, Revocations
 from lucia._redis.transport.replayer import AsyncReplayer, Replayer
 from lucia._redis.transport.retries import NoReply
 from lucia.errors import StoreUnavailable
@@ -35,20 +35,16 @@ class Steps:
         self.may_go_on = threading.Event()
         self.may_go_on.set()
 
-    def revoke_again(self, ids: Sequence[str]) -> Operation[None]:
+    def run(self, ids: Sequence[str], _seconds: float) -> None:
         self.sizes.append(len(ids))
-        yield from ()  # nothing is sent here
-
-    def run(self, operation: Operation[None], _seconds: float) -> None:
-        assert list(operation) == []
         self.begun.set()
         self.may_go_on.wait(20)
         if self.fails:
             self.fails -= 1
             raise ConnectionError("lost")
 
-    async def run_in_loop(self, operation: Operation[None], seconds: float) -> None:
-        await asyncio.to_thread(self.run, operation, seconds)
+    async def run_in_loop(self, ids: Sequence[str], seconds: float) -> None:
+        await asyncio.to_thread(self.run, ids, seconds)
 
 
 Complete = Callable[[float], Awaitable[None]]
@@ -56,13 +52,12 @@ Complete = Callable[[float], Awaitable[None]]
 
 def complete(flavour: str, revocations: Revocations, steps: Steps) -> Complete:
     """Return a replayer's ``complete`` as a coroutine function, in either flavour."""
-    replay = Replay(revocations, steps.revoke_again)
     if flavour == "async":
-        return AsyncReplayer(replay, steps.run_in_loop, 5).complete
-    replayer = Replayer(replay, steps.run, 5)
+        return partial(AsyncReplayer(revocations, 5).complete, steps.run_in_loop)
+    replayer = Replayer(revocations, 5)
 
     async def in_thread(seconds: float) -> None:
-        await asyncio.to_thread(replayer.complete, seconds)
+        await asyncio.to_thread(replayer.complete, steps.run, seconds)
 
     return in_thread
 
@@ -122,10 +117,10 @@ async def test_a_caller_without_time(flavour: str) -> None:
 async def test_closing() -> None:
     """Closing stops a replay, which stays due, and its callers get an error."""
     revocations, steps = due(), Steps()
-    replayer = AsyncReplayer(Replay(revocations, steps.revoke_again), steps.run_in_loop, 5)
+    replayer = AsyncReplayer(revocations, 5)
     await replayer.aclose()
     steps.may_go_on.clear()
-    caller = asyncio.ensure_future(replayer.complete(20))
+    caller = asyncio.ensure_future(replayer.complete(steps.run_in_loop, 20))
     await asyncio.to_thread(steps.begun.wait, 20)
     await replayer.aclose()
     with pytest.raises(NoReply):
@@ -137,7 +132,7 @@ async def test_closing() -> None:
 def test_without_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """If no thread can be started, the caller gets an error, and the next caller tries again."""
     revocations, steps = due(), Steps()
-    replayer = Replayer(Replay(revocations, steps.revoke_again), steps.run, 5)
+    replayer = Replayer(revocations, 5)
     with monkeypatch.context() as patch:
 
         def refuse(_: Any) -> None:
@@ -145,8 +140,8 @@ def test_without_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
         patch.setattr(threading.Thread, "start", refuse)
         with pytest.raises(NoReply) as raised:
-            replayer.complete(1)
+            replayer.complete(steps.run, 1)
     assert isinstance(raised.value.error, StoreUnavailable)
-    replayer.complete(20)
+    replayer.complete(steps.run, 20)
     replayer.close()
     assert not revocations.due

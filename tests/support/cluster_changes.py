@@ -33,6 +33,7 @@ SLOTS: Final = 16_384
 _OPTIONS: Final = (
     *("--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS)),
     *("--cluster-replica-validity-factor", "0", "--cluster-allow-replica-migration", "no"),
+    *("--enable-debug-command", "yes"),
 )
 
 
@@ -98,11 +99,15 @@ class ChangingCluster:
         """Move slots with their keys in batches, as ``redis-cli --cluster reshard`` does."""
         for start in range(0, len(slots), 256):
             part = slots[start : start + 256]
-            _each_slot(target, part, "IMPORTING", source.id)
-            _each_slot(source, part, "MIGRATING", target.id)
+            self.begin_move(source, target, part)
             _move_keys(source, target, set(part))
             for member in (target, source, *self.members):
                 _each_slot(member, part, "NODE", target.id)
+
+    def begin_move(self, source: Member, target: Member, slots: Sequence[int]) -> None:
+        """Let a node import slots from another, whose keys stay where they are."""
+        _each_slot(target, slots, "IMPORTING", source.id)
+        _each_slot(source, slots, "MIGRATING", target.id)
 
     def empty(self, source: Member) -> None:
         """Move all slots of a node to the others."""

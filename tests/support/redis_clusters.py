@@ -41,12 +41,24 @@ class ReplicatedCluster:
     def fail_over(self, number: int) -> None:
         """Kill a primary, and wait until all other nodes know its replica as the new primary."""
         self.primaries[number].kill()
+        self._until_promoted(number, but=self.primaries[number])
+
+    def switch_over(self, number: int) -> "ReplicatedCluster":
+        """Let a primary and its replica change roles without any loss; return the new roles."""
+        old, new = self.primaries[number], self.replicas[number]
+        new.client.execute_command("CLUSTER FAILOVER")
+        self._until_promoted(number)
+        until_replicated(new, old)
+        primaries, replicas = list(self.primaries), list(self.replicas)
+        primaries[number], replicas[number] = new, old
+        return ReplicatedCluster(tuple(primaries), tuple(replicas))
+
+    def _until_promoted(self, number: int, but: Node | None = None) -> None:
+        """Wait until all nodes but one know a replica as the new primary."""
         until(lambda: self.replicas[number].client.info("replication")["role"] == "master", 30)
-        alive = [
-            node for node in (*self.primaries, *self.replicas) if node is not self.primaries[number]
-        ]
-        for node in alive:
-            until(partial(_is_served, node, self.replicas[number].port), 30)
+        for node in (*self.primaries, *self.replicas):
+            if node is not but:
+                until(partial(_is_served, node, self.replicas[number].port), 30)
 
 
 _BOUNDS: Final = (0, 5_461, 10_922, 16_384)

@@ -74,7 +74,7 @@ class Revocations:
         self._renewed: deque[tuple[float, str, str]] = deque(maxlen=KEPT_IDS)
         self._histories: dict[object, bytes] = {}
         self._first_places_known = False
-        self._lost = False
+        self._lost: set[object] = set()
         self._numbers = count(1)
         self._waiting: tuple[int, list[str]] = (0, [])
         self.changes = 0
@@ -125,7 +125,9 @@ class Revocations:
         before = self._histories.get(place, _NEW if self._first_places_known else _NOT_SEEN_YET)
         now = history or _NO_HISTORY
         # Where the server does not tell, it may be another one after each lost connection.
-        return before != _NOT_SEEN_YET and (before != now or (now == _NO_HISTORY and self._lost))
+        return before != _NOT_SEEN_YET and (
+            before != now or (now == _NO_HISTORY and place in self._lost)
+        )
 
     def met(self, place: object, history: bytes | None) -> int:
         """Record the history of the server at this place, and demand a replay if it changed.
@@ -141,12 +143,12 @@ class Revocations:
             # Demanded before it is known, or another thread could find it known and nothing due.
             demand = self._demand()
         self._histories[place] = history or _NO_HISTORY
-        self._lost = False
+        self._lost.discard(place)
         return demand
 
-    def lost(self) -> None:
-        """Take note that a connection was lost."""
-        self._lost = True
+    def lost(self, place: object) -> None:
+        """Take note that a connection to the server at this place was lost or given up."""
+        self._lost.add(place)
 
     def _demand(self) -> int:
         """Demand a replay, which is due if there is anything to revoke again; return its number."""
@@ -262,7 +264,7 @@ class ConnectionMonitor:
 
     def lost(self) -> None:
         """Take note that a connection was lost."""
-        self.revocations.lost()
+        self.revocations.lost(self.place)
 
 
 def _forget(entries: "deque[Any]", now: float) -> None:

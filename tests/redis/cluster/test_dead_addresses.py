@@ -3,9 +3,11 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
 import pytest
@@ -20,6 +22,7 @@ from lucia._redis.transport.settings import AsyncSettings, Settings
 from lucia._redis.transport.topology import InCluster, topology_of
 from lucia._sync.stores.redis.router import open_route
 from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
+from lucia.errors import StoreUnavailable
 from tests.support.cluster_changes import (
     FLAVOURS,
     EitherAdapter,
@@ -96,6 +99,32 @@ async def test_what_a_node_says_of_a_slot(flavour: str, cluster: Cluster) -> Non
     assert (route._slots[0], route._is_outdated) == (nowhere, True)
     await call(flavour, route.nodes, SECONDS)
     assert (route._slots[0] != nowhere, route._is_outdated) == (True, False)
+    await call(flavour, getattr(route, "aclose", None) or route.close)
+
+
+@each_flavour
+async def test_a_redirection_while_primaries_are_listed(flavour: str, cluster: Cluster) -> None:
+    """Listing the primaries that may have taken a write is not hindered by a redirection.
+
+    Another thread may record one at any moment.
+    """
+    route = route_to(flavour, cluster, *cluster.ports)
+    await ping(flavour, route, "key")
+
+    class Interrupted(float):
+        """A time; another thread records a redirection while it is compared."""
+
+        def __ge__(self, other: object) -> bool:
+            with ThreadPoolExecutor(1) as threads:
+                address = ("127.0.0.1", unused_port())
+                record = partial(route._record_redirection, address, 0, asking=True)
+                threads.submit(record).result()
+            return False
+
+    for number in range(2):
+        route._importing["127.0.0.1", number] = Interrupted()
+    found = await call(flavour, route.key_per_primary, "session:renewed:", SECONDS, 0.0)
+    assert len(found) == len(cluster.ports)
     await call(flavour, getattr(route, "aclose", None) or route.close)
 
 
@@ -177,6 +206,47 @@ async def test_requests_while_the_map_is_read(
     with pytest.raises(NoReply):
         await call(flavour, route.nodes, SECONDS / 3)
     await call(flavour, getattr(route, "aclose", None) or route.close)
+
+
+@each_flavour
+async def test_a_shard_that_is_down_is_no_other_server_elsewhere(
+    flavour: str, cluster: Cluster
+) -> None:
+    """While one shard is down, the others answer, also if no server tells its history.
+
+    A connection that was lost at one shard demands no replay at another, since the replay could
+    not be completed. It is due once the shard is back.
+    """
+    rights = ("reset", "on", ">secret", "~*", "+@all", "-info")
+    cluster.on_each("ACL", "SETUSER", "app", *rights)
+    with FaultyProxy(cluster.ports[0]) as shard:
+
+        def reach(address: tuple[str, int]) -> tuple[str, int]:
+            return address[0], shard.port if address[1] == shard.target else address[1]
+
+        options = {"address_remap": reach, "username": "app", "password": "secret"}
+        async with either_adapter(flavour, cluster, options) as adapter:
+            ids = [f"{flavour}-{number}" for number in range(12)]
+            await adapter.add(*(row(session_id) for session_id in ids))
+            route = await adapter.route()
+            down = ("127.0.0.1", shard.port)
+            there = [
+                each for each in ids if route._slots[key_slot(f"session:{each}".encode())] == down
+            ]
+            others = set(ids) - set(there)
+            await adapter.delete(there[0])
+            shard.refuse()
+            shard.cut()
+            for _ in range(2):
+                with pytest.raises(StoreUnavailable):
+                    await adapter.get(there[1])
+                await adapter.call(route.drop_idle)  # the next connections are checked
+                assert await adapter.live(*others) == others
+            shard.accept()
+            changes = adapter.adapter._revocations.changes
+            assert await adapter.live(*ids) == {*others, *there[1:]}
+            assert adapter.adapter._revocations.changes > changes
+    cluster.on_each("ACL", "DELUSER", "app")
 
 
 # Sentinel

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from redis.crc import key_slot
 
+from lucia.errors import StoreUnavailable
 from tests.support.cluster_changes import (
     FLAVOURS,
     ChangingCluster,
@@ -20,6 +22,12 @@ from tests.support.near_cache import wait_until
 from tests.support.redis_clusters import replicated_cluster
 from tests.support.replication import Node
 from tests.support.sessions import row
+
+LOADS_SLOWLY: Final = {
+    "key-load-delay": 20_000,  # microseconds
+    "loading-process-events-interval-bytes": 1_024,
+    "rdbcompression": "no",
+}
 
 IDS: Final = [f"s{number}" for number in range(40)]
 
@@ -109,6 +117,38 @@ async def test_a_node_that_joins(flavour: str, group: ChangingCluster) -> None:
         theirs = [id_ for id_ in IDS if group.serving(f"session:{id_}") is member]
         await adapter.delete(theirs[0])
         assert await adapter.live(*IDS) == set(IDS) - {theirs[0]}
+
+
+@each_flavour
+async def test_a_node_that_imports_a_slot_and_is_loading(
+    flavour: str, group: ChangingCluster
+) -> None:
+    """While the node that imports a slot is loading its data, the session store is unavailable.
+
+    The node refuses ASKING, and the client closes the connection before the next reply.
+    """
+    source, target = group.members[0], group.members[1]
+    for option, value in LOADS_SLOWLY.items():
+        target.client.config_set(option, value)
+    full = next(slot for slot in target.slots)
+    tag = next(f"{{{number}}}" for number in range(10**6) if key_slot(b"%d" % number) == full)
+    target.client.mset({f"{tag}{number}": "x" * 1_000 for number in range(50)})
+    absent = next(id_ for id_ in IDS if group.serving(f"session:{id_}") is source)
+    group.begin_move(source, target, [key_slot(f"session:{absent}".encode())])
+    async with either_adapter(flavour, group.cluster) as adapter:
+        assert await adapter.get(absent) is None
+        errors: list[StoreUnavailable] = []
+        loading = asyncio.create_task(
+            asyncio.to_thread(target.client.execute_command, "DEBUG", "RELOAD")
+        )
+        while not loading.done():
+            try:
+                assert await adapter.get(absent) is None
+            except StoreUnavailable as error:
+                errors.append(error)
+        await loading
+        assert "BusyLoadingError" in {type(error.__cause__).__name__ for error in errors}
+        assert await adapter.get(absent) is None
 
 
 @each_flavour

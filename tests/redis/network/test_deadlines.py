@@ -3,6 +3,7 @@
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +27,7 @@ from tests.support.faulty_proxy import FaultyProxy, unanswered_port
 from tests.support.redis_inspectors import Inspector
 from tests.support.replication import Pair, pair
 from tests.support.sessions import row
-from tools.servers import Server, until
+from tools.servers import Cluster, Server, until
 
 DEADLINE: Final = 1.0
 MARGIN: Final = 1.0
@@ -227,3 +228,38 @@ def test_reply_in_pieces(flavour: str, redis_server: Server) -> None:
     assert is_session(in_time)
     assert isinstance(late.outcome, StoreUnavailable)
     assert_in_time([in_time, late])
+
+
+@pytest.mark.parametrize("flavour", ["threads", "asyncio", "asyncio, coalesce=False"])
+@pytest.mark.parametrize("delay", [0.25, 0.05], ids=["slow", "control"])
+def test_several_keys_of_a_session_in_a_cluster(
+    flavour: str, delay: float, cluster: Cluster
+) -> None:
+    """The reads of all keys that a session may be at have one deadline.
+
+    With two ``id_keys`` there are three keys, which a cluster is asked for one after another. Two
+    replies from a slow network arrive within the deadline, the third one does not.
+
+    Control: three fast ones do.
+    """
+    keys = [bytes([number]) * 32 for number in (1, 2)]
+    with ExitStack() as stack:
+        links = {port: stack.enter_context(FaultyProxy(port)) for port in cluster.ports}
+
+        def reach(address: tuple[str, int]) -> tuple[str, int]:
+            link = links.get(address[1])
+            return address if link is None else (address[0], link.port)
+
+        def connect(clients: Any) -> Any:
+            return clients.of_cluster("redis", cluster, address_remap=reach)
+
+        caller = stack.enter_context(open_caller(flavour, connect, id_keys=keys, **SETTINGS))
+        warm_up = [timed(read(f"nobody-{number}")) for number in range(10)]
+        assert [each.outcome for each in caller.all(warm_up)] == [None] * 10
+        for link in links.values():
+            link.delay = delay
+        (found,) = caller.all([timed(read("nobody"))])
+        for link in links.values():
+            link.delay = 0
+    assert isinstance(found.outcome, StoreUnavailable) == (delay > 0.1)
+    assert_in_time([found])

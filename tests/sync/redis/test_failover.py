@@ -18,7 +18,7 @@ from lucia._compat.pause import Pause
 from lucia.adapters.redis import RedisSessionAdapter, Reindexed
 from lucia.errors import InvalidSessionId, RevocationNotReplicated, StoreUnavailable
 from tests.sync.support.rendezvous import retry_until_answered
-from tests.support.acl_rights import LEAST_RIGHTS
+from tests.support.acl_rights import LEAST_RIGHTS, LEAST_RIGHTS_CLUSTER
 from tests.support.redis_clients import Adapters, Clients
 from tests.support.redis_clusters import replicated_cluster
 from tests.support.redis_inspectors import Inspector
@@ -388,6 +388,38 @@ def test_cluster(tmp_path: Path) -> None:
             assert after_outage(lambda: adapter.get_session("s1")) is None
             assert live(other, "kept", *session_ids) == {"kept"}
             assert {each.id for each in other.get_sessions_by_user_id("u1")} == {"kept"}
+
+
+def test_primary_that_comes_back_without_the_right_to_info(tmp_path: Path) -> None:
+    """Without the right to INFO, a primary that comes back to the slot map is another server.
+
+    It was a replica meanwhile, so it may lack revocations, though no connection to it was lost.
+    """
+    with replicated_cluster(tmp_path) as group:
+        for node in (*group.primaries, *group.replicas):
+            node.client.acl_setuser(
+                "app",
+                enabled=True,
+                passwords=["+pass"],
+                commands=[f"+{command}" for command in LEAST_RIGHTS_CLUSTER],
+                keys=["session:*", "userSession:*"],
+            )
+        login = {"username": "app", "password": "pass"}
+        number = group.number_of("session:s1")
+        with (
+            Clients.of_cluster("redis", group.cluster, **login) as client,
+            RedisSessionAdapter(client) as adapter,
+        ):
+            add(adapter, "s1", "kept")
+            group.settle()
+            switched = group.switch_over(number)
+            (adapter._driver._route.get()).nodes(5)  # reads the map
+            assert live(adapter, "s1", "kept") == {"s1", "kept"}
+            switched.primaries[number].refuse_replicas()
+            adapter.delete_session("s1")
+            switched.fail_over(number)
+            assert group.primaries[number].client.exists("session:s1") == 1
+            assert after_outage(lambda: live(adapter, "s1", "kept")) == {"kept"}
 
 
 def test_cluster_that_lost_list_entries(tmp_path: Path) -> None:

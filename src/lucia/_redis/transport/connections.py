@@ -219,8 +219,8 @@ class AsyncServer(_Pool):
             )
         return self._batches.ask(commands, seconds, fresh=mode.fresh)
 
-    async def read(self, keys: Sequence[bytes]) -> Records:
-        """Return what is at these keys, which are in one slot, by the deadline of the settings.
+    async def read(self, keys: Sequence[bytes], seconds: float) -> Records:
+        """Return what is at these keys, which are in one slot.
 
         Raises:
             BatchRejected: as :meth:`ask`, or the server answered something else.
@@ -228,9 +228,9 @@ class AsyncServer(_Pool):
         """
         commands: list[Words] = [("MGET", *keys)]
         if self._reads is None:
-            replies = await self.read_exchange(commands, self._seconds, only_reads=True)
+            replies = await self.read_exchange(commands, seconds, only_reads=True)
         else:
-            replies = await self._reads.ask(commands, self._seconds)
+            replies = await self._reads.ask(commands, seconds)
         return records_in(replies[0], len(keys))
 
     async def drop_idle(self) -> None:
@@ -457,14 +457,14 @@ class Server(_Pool):
             self._permits.release()
         return replies
 
-    def read(self, keys: Sequence[bytes]) -> Records:
-        """Return the values of keys, which are in one slot, by the deadline of the settings.
+    def read(self, keys: Sequence[bytes], seconds: float) -> Records:
+        """Return the values of keys, which are in one slot.
 
         Raises:
             BatchRejected: as :meth:`ask`, or the server answered something else.
             NoReply: as :meth:`ask`.
         """
-        return records_in(self.ask([("MGET", *keys)], self._seconds)[0], len(keys))
+        return records_in(self.ask([("MGET", *keys)], seconds)[0], len(keys))
 
     def drop_idle(self) -> None:
         """Close the connections: the idle ones now, those in use when they are given back."""

@@ -24,7 +24,9 @@ class AsyncClientPassthrough:
         self._monitor = monitor
         monitor.connected(None)
 
-    async def key_per_primary(self, _prefix: str, _seconds: float, /) -> dict[str, str]:
+    async def key_per_primary(
+        self, _prefix: str, _seconds: float, _began: float, /
+    ) -> dict[str, str]:
         """Refuse, since the client may lead anywhere and send anything twice.
 
         Raises:
@@ -65,7 +67,7 @@ class AsyncClientPassthrough:
             self._monitor.connected(None)
             raise NoReply(None if limit.expired() else error, sent=True) from error
 
-    async def read(self, _keys: Sequence[bytes], /) -> Records:
+    async def read(self, _keys: Sequence[bytes], _seconds: float, /) -> Records:
         """Refuse, since the client has no way to read several keys as one of our batches.
 
         Raises:
@@ -108,7 +110,7 @@ class ClientPassthrough:
         self._monitor = monitor
         monitor.connected(None)
 
-    def key_per_primary(self, _prefix: str, _seconds: float, /) -> dict[str, str]:
+    def key_per_primary(self, _prefix: str, _seconds: float, _began: float, /) -> dict[str, str]:
         """Refuse, since the client may lead anywhere and send anything twice.
 
         Raises:
@@ -147,7 +149,7 @@ class ClientPassthrough:
             self._monitor.connected(None)
             raise NoReply(error, sent=True) from error
 
-    def read(self, _keys: Sequence[bytes], /) -> Records:
+    def read(self, _keys: Sequence[bytes], _seconds: float, /) -> Records:
         """Refuse, since the client has no way to read several keys as one of our batches.
 
         Raises:

@@ -7,19 +7,25 @@ complete, no answer of the server can be trusted.
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextvars import Context
+from functools import partial
 
 from lucia._logs import revocations_not_replayed
-from lucia._redis.commands import Operation
-from lucia._redis.replay import MAX_REPLAYED_AT_ONCE, Replay
+from lucia._redis.replay import MAX_REPLAYED_AT_ONCE, Revocations
 from lucia._redis.transport.retries import NoReply
 from lucia._redis.transport.threads import in_thread
 from lucia.errors import StoreUnavailable
 
 __all__ = ["AsyncReplayer", "Replayer"]
+
+_AsyncRun = Callable[[Sequence[str], float], Awaitable[None]]
+"""Revokes a block of ids again within so many seconds, though a replay is due."""
+
+_Run = Callable[[Sequence[str], float], None]
+"""As :data:`_AsyncRun`, for threads."""
 
 
 def _failure(error: Exception) -> NoReply:
@@ -38,15 +44,15 @@ class _Steps:
     Over a slow link a large block may take longer than a step may, every time.
     """
 
-    def __init__(self, replay: Replay) -> None:
-        self.revocations, self._revoke_again = replay
+    def __init__(self, revocations: Revocations) -> None:
+        self.revocations = revocations
         self._size = MAX_REPLAYED_AT_ONCE
         self._since, self._block = 0, list[str]()
 
-    def begin(self) -> Operation[None]:
-        """Return the operation of the next step."""
+    def begin(self) -> Sequence[str]:
+        """Return the ids that the next step revokes again."""
         self._since, self._block = self.revocations.changes, self.revocations.block(self._size)
-        return self._revoke_again(self._block)
+        return self._block
 
     def succeeded(self) -> None:
         self.revocations.done(self._block, self._since)
@@ -60,25 +66,25 @@ class _Steps:
 class AsyncReplayer:
     """Completes replays in one event loop.
 
+    It refers to what runs them only while one is running, or whoever owns this object could not be
+    garbage-collected before the event loop ends: see :class:`~lucia._compat.per_loop.AsyncPerLoop`.
+
     Args:
-        replay: what to revoke, and how.
-        run: runs an operation within so many seconds, though a replay is due.
+        revocations: what to revoke again.
         seconds: how long one step of the replay may take.
     """
 
-    def __init__(
-        self,
-        replay: Replay,
-        run: Callable[[Operation[None], float], Awaitable[None]],
-        seconds: float,
-    ) -> None:
-        self._steps = _Steps(replay)
-        self._run = run
+    def __init__(self, revocations: Revocations, seconds: float) -> None:
+        self._steps = _Steps(revocations)
         self._seconds = seconds
         self._task: asyncio.Task[Exception | None] | None = None
 
-    async def complete(self, seconds: float) -> None:
+    async def complete(self, run: _AsyncRun, seconds: float) -> None:
         """Wait until the replay is complete.
+
+        Args:
+            run: revokes a block of ids again, if no replay is running yet.
+            seconds: how long to wait.
 
         Raises:
             NoReply: it failed, or the time was over.
@@ -87,7 +93,7 @@ class AsyncReplayer:
         if task is None or task.done():
             loop = asyncio.get_running_loop()
             # Not by create_task: an eager task factory would run it at once, before it is known.
-            task = self._task = asyncio.Task(self._replay(), loop=loop, context=Context())
+            task = self._task = asyncio.Task(self._replay(run), loop=loop, context=Context())
         # By asyncio.wait, which never cancels the task: a caller that is late or cancelled leaves
         # the replay running for the others.
         done, _ = await asyncio.wait([task], timeout=max(seconds, 0))
@@ -102,39 +108,43 @@ class AsyncReplayer:
             self._task.cancel()
             await asyncio.wait([self._task])
 
-    async def _replay(self) -> Exception | None:
+    async def _replay(self, run: _AsyncRun) -> Exception | None:
         """Revoke block by block; return the error that stopped it."""
         # Returned, not raised: asyncio logs an exception that nobody is left to take.
-        while self._steps.revocations.due:
-            try:
-                await self._run(self._steps.begin(), self._seconds)
-            except Exception as error:
-                self._steps.failed(error)
-                return error
-            self._steps.succeeded()
-        return None
+        try:
+            while self._steps.revocations.due:
+                try:
+                    await run(self._steps.begin(), self._seconds)
+                except Exception as error:
+                    self._steps.failed(error)
+                    return error
+                self._steps.succeeded()
+            return None
+        finally:
+            # The error's traceback refers to what ran the replay. Callers have the task.
+            self._task = None
 
 
 class Replayer:
     """Completes replays in one process, each in a thread of its own.
 
     Args:
-        replay: what to revoke, and how.
-        run: runs an operation within so many seconds, though a replay is due.
+        revocations: what to revoke again.
         seconds: how long one step of the replay may take.
     """
 
-    def __init__(
-        self, replay: Replay, run: Callable[[Operation[None], float], None], seconds: float
-    ) -> None:
-        self._steps = _Steps(replay)
-        self._run = run
+    def __init__(self, revocations: Revocations, seconds: float) -> None:
+        self._steps = _Steps(revocations)
         self._seconds = seconds
         self._lock = threading.Lock()
         self._outcome: Future[Exception | None] | None = None
 
-    def complete(self, seconds: float) -> None:
+    def complete(self, run: _Run, seconds: float) -> None:
         """Wait until the replay is complete.
+
+        Args:
+            run: revokes a block of ids again, if no replay is running yet.
+            seconds: how long to wait.
 
         Raises:
             NoReply: it failed, or the time was over.
@@ -143,7 +153,7 @@ class Replayer:
             outcome = self._outcome
             if outcome is None or outcome.done():
                 outcome = self._outcome = Future()
-                in_thread("lucia-replay", self._replay, outcome)
+                in_thread("lucia-replay", partial(self._replay, run), outcome)
         try:
             error = outcome.result(max(seconds, 0))
         except FutureTimeout:
@@ -156,11 +166,11 @@ class Replayer:
     def close(self) -> None:
         """Do nothing: the thread ends with the replay, and does not keep the process alive."""
 
-    def _replay(self) -> Exception | None:
+    def _replay(self, run: _Run) -> Exception | None:
         """Revoke block by block; return the error that stopped it."""
         while self._steps.revocations.due:
             try:
-                self._run(self._steps.begin(), self._seconds)
+                run(self._steps.begin(), self._seconds)
             except Exception as error:
                 self._steps.failed(error)
                 return error

@@ -8,7 +8,7 @@ dying connection could arrive after the session was revoked, and make it live ag
 
 import copy
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from lucia._redis.commands import (
@@ -97,6 +97,7 @@ class OperationState:
         wrote: whether anything may have been written.
         end_of_command: the deadline of the current command.
         lost: the signal for a command that is not sent again.
+        began: when the operation began, by the monotonic clock.
     """
 
     end: float
@@ -105,6 +106,7 @@ class OperationState:
     wrote: bool = False
     end_of_command: float = 0.0
     lost: NoReply | None = None
+    began: float = field(default_factory=time.monotonic)
 
     def begin_command(self, seconds: float) -> None:
         """Give the next command so many seconds, within the operation's deadline."""

@@ -96,11 +96,8 @@ class AsyncRedisDriver:
         self.outage = Outage()
         self._gatherer = AsyncGatherer(concurrently=settings.coalesce and self.has_own_connections)
         self._route = AsyncPerLoop(partial(_open_route, client, topology, settings, revocations))
-        self._replayer = (
-            None
-            if replay is None
-            else AsyncPerLoop(partial(AsyncReplayer, replay, self._run_replay, settings.seconds))
-        )
+        self._replay = replay
+        self._replayer = AsyncPerLoop(partial(AsyncReplayer, revocations, settings.seconds))
 
     def ready_route(self) -> AsyncRoute | None:
         """Return the route if a command may be sent on it at once.
@@ -158,12 +155,13 @@ class AsyncRedisDriver:
 
     async def aclose(self) -> None:
         """Close our connections. Later operations open new ones."""
-        if self._replayer is not None:
-            await self._replayer.aclose()
+        await self._replayer.aclose()
         await self._route.aclose()
 
-    async def _run_replay(self, operation: Operation[None], seconds: float) -> None:
-        await self.run(operation, seconds, during_replay=True)
+    async def _revoke_again(
+        self, replay: Replay, session_ids: Sequence[str], seconds: float
+    ) -> None:
+        await self.run(replay.revoke_again(session_ids), seconds, during_replay=True)
 
     async def _send(self, command: Command, state: OperationState) -> Reply:
         """Send a command, and return its reply."""
@@ -287,7 +285,7 @@ class AsyncRedisDriver:
         state.begin_command(self._deadline)
         try:
             route = await self._route.get()
-            return await route.key_per_primary(prefix, state.seconds_left())
+            return await route.key_per_primary(prefix, state.seconds_left(), state.began)
         except NoReply as lost:
             raise error_to_raise(lost, wrote=True) from lost.error
 
@@ -320,9 +318,9 @@ class AsyncRedisDriver:
             is_retry = True
 
     async def _wait_for_replay(self, state: OperationState) -> None:
-        if self._replayer is not None and self.revocations.due and not state.during_replay:
+        if self._replay is not None and self.revocations.due and not state.during_replay:
             replayer = self._replayer.peek() or await self._replayer.get()
-            await replayer.complete(state.seconds_left())
+            await replayer.complete(partial(self._revoke_again, self._replay), state.seconds_left())
 
 
 def _topology_of(client: Any) -> Topology | None:

@@ -56,7 +56,7 @@ class AsyncSessionReader:
         end = time.monotonic() + self._seconds
         keys = self._lookup.keys(session_id)
         try:
-            records = await route.read(keys)
+            records = await route.read(keys, self._seconds)
             row = self._row(session_id, records)
         except (BatchRejected, MismatchedReply, NoReply) as error:
             failure = error

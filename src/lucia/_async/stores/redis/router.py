@@ -47,7 +47,7 @@ class AsyncRoute(Protocol):
         """
         ...
 
-    def read(self, keys: Sequence[bytes], /) -> AsyncRecords:
+    def read(self, keys: Sequence[bytes], seconds: float, /) -> AsyncRecords:
         """Return the values of keys; in a cluster, none after the first value found.
 
         Raises:
@@ -56,10 +56,15 @@ class AsyncRoute(Protocol):
         """
         ...
 
-    async def key_per_primary(self, prefix: str, seconds: float, /) -> dict[str, str]:
+    async def key_per_primary(self, prefix: str, seconds: float, began: float, /) -> dict[str, str]:
         """Return for each primary that may have taken a write the name of a key that it serves.
 
         The servers are named as by :meth:`nodes`, and there is at least one.
+
+        Args:
+            prefix: what the names begin with.
+            seconds: how long that may take.
+            began: when the first write may have been sent, by the monotonic clock.
 
         Raises:
             NoReply: it is not known which servers there are.
@@ -117,11 +122,13 @@ class AsyncOneRoute:
         """Send commands to the server, whatever their key."""
         return self._server.ask(commands, seconds, mode)
 
-    def read(self, keys: Sequence[bytes], /) -> AsyncRecords:
+    def read(self, keys: Sequence[bytes], seconds: float, /) -> AsyncRecords:
         """Read the keys by one command."""
-        return self._server.read(keys)
+        return self._server.read(keys, seconds)
 
-    async def key_per_primary(self, prefix: str, _seconds: float, /) -> dict[str, str]:
+    async def key_per_primary(
+        self, prefix: str, _seconds: float, _began: float, /
+    ) -> dict[str, str]:
         """Return one key, since there is one server."""
         return {"": f"{prefix}{{0}}"}
 
@@ -253,16 +260,16 @@ class AsyncClusterRoute:
         """
         return self._ask(key, commands, seconds, mode)
 
-    def read(self, keys: Sequence[bytes], /) -> AsyncRecords:
+    def read(self, keys: Sequence[bytes], seconds: float, /) -> AsyncRecords:
         """Read keys one after another, at the nodes that serve them by the map.
 
         Raises:
             BatchRejected: there is no map, or it is out of date, or a node redirected.
             Overloaded, NoReply: as :meth:`ask`.
         """
-        return self._read(keys)
+        return self._read(keys, time.monotonic() + seconds)
 
-    async def key_per_primary(self, prefix: str, seconds: float, /) -> dict[str, str]:
+    async def key_per_primary(self, prefix: str, seconds: float, began: float, /) -> dict[str, str]:
         """Return a key for each primary, also for one to which a slot is being moved.
 
         Raises:
@@ -271,8 +278,11 @@ class AsyncClusterRoute:
         end = time.monotonic() + seconds
         if not self._slots or self._suspects or self._is_outdated:
             await self._read_newer(end)
-        since = time.monotonic() - WRITE_SECONDS
-        importing = [address for address, then in self._importing.items() if then >= since]
+        # Also what other operations wrote recently: this one may repeat one that was not confirmed.
+        since = min(began, time.monotonic() - WRITE_SECONDS)
+        # A copy: another thread may be redirected meanwhile.
+        redirected = self._importing.copy()
+        importing = [address for address, then in redirected.items() if then >= since]
         keys = dict.fromkeys(importing, f"{prefix}{{0}}") | key_per_primary(
             prefix, dict(self._slots), self._topology.slot_of
         )
@@ -313,14 +323,14 @@ class AsyncClusterRoute:
         for server in [*self._servers.values(), *self._departed]:
             await server.aclose()
 
-    async def _read(self, keys: Sequence[bytes]) -> list[bytes | None]:
+    async def _read(self, keys: Sequence[bytes], end: float) -> list[bytes | None]:
         records: list[bytes | None] = []
         for key in keys:
             address = self._slots.get(self._topology.slot_of(key))
             if address is None or (self._suspects and address in self._suspects):
                 raise BatchRejected
             try:
-                records += await self._server(address).read((key,))
+                records += await self._server(address).read((key,), _seconds_left(end))
             except NoReply:
                 self._suspects.add(address)
                 raise
@@ -338,7 +348,9 @@ class AsyncClusterRoute:
         while True:
             asked = [("ASKING",), *commands] if asking else commands
             replies = await self._send(address, asked, _seconds_left(end), mode)
-            replies = replies[1:] if asking else replies
+            if asking:
+                # Where the client closes the connection after an error, ASKING's is the only reply.
+                replies = replies[1:] or replies
             redirection = redirection_in(replies, address)
             if redirection is None:
                 return replies
@@ -477,6 +489,9 @@ class AsyncClusterRoute:
         self._unjoined, self._lost = None, NoReply(None, sent=False)
         self._version += 1
         gone = [address for address in list(self._servers) if address not in primaries]
+        for address in gone:
+            # It may come back after a time as a replica, and lack revocations (T3).
+            self._revocations.lost(address)
         # A request that has begun may still open a connection to such a node: close it next time.
         departed, self._departed = self._departed, [self._servers.pop(each) for each in gone]
         for server in [*departed, *self._departed]:

@@ -97,11 +97,8 @@ class RedisDriver:
         self.outage = Outage()
         self._gatherer = Gatherer(concurrently=settings.coalesce and self.has_own_connections)
         self._route = PerLoop(partial(_open_route, client, topology, settings, revocations))
-        self._replayer = (
-            None
-            if replay is None
-            else PerLoop(partial(Replayer, replay, self._run_replay, settings.seconds))
-        )
+        self._replay = replay
+        self._replayer = PerLoop(partial(Replayer, revocations, settings.seconds))
 
     def ready_route(self) -> Route | None:
         """Return the route if a command may be sent on it at once.
@@ -159,12 +156,13 @@ class RedisDriver:
 
     def close(self) -> None:
         """Close our connections. Later operations open new ones."""
-        if self._replayer is not None:
-            self._replayer.close()
+        self._replayer.close()
         self._route.close()
 
-    def _run_replay(self, operation: Operation[None], seconds: float) -> None:
-        self.run(operation, seconds, during_replay=True)
+    def _revoke_again(
+        self, replay: Replay, session_ids: Sequence[str], seconds: float
+    ) -> None:
+        self.run(replay.revoke_again(session_ids), seconds, during_replay=True)
 
     def _send(self, command: Command, state: OperationState) -> Reply:
         """Send a command, and return its reply."""
@@ -288,7 +286,7 @@ class RedisDriver:
         state.begin_command(self._deadline)
         try:
             route = self._route.get()
-            return route.key_per_primary(prefix, state.seconds_left())
+            return route.key_per_primary(prefix, state.seconds_left(), state.began)
         except NoReply as lost:
             raise error_to_raise(lost, wrote=True) from lost.error
 
@@ -321,9 +319,9 @@ class RedisDriver:
             is_retry = True
 
     def _wait_for_replay(self, state: OperationState) -> None:
-        if self._replayer is not None and self.revocations.due and not state.during_replay:
+        if self._replay is not None and self.revocations.due and not state.during_replay:
             replayer = self._replayer.peek() or self._replayer.get()
-            replayer.complete(state.seconds_left())
+            replayer.complete(partial(self._revoke_again, self._replay), state.seconds_left())
 
 
 def _topology_of(client: Any) -> Topology | None:

@@ -57,7 +57,7 @@ class SessionReader:
         end = time.monotonic() + self._seconds
         keys = self._lookup.keys(session_id)
         try:
-            records = route.read(keys)
+            records = route.read(keys, self._seconds)
             row = self._row(session_id, records)
         except (BatchRejected, MismatchedReply, NoReply) as error:
             failure = error

@@ -48,7 +48,7 @@ class Route(Protocol):
         """
         ...
 
-    def read(self, keys: Sequence[bytes], /) -> Records:
+    def read(self, keys: Sequence[bytes], seconds: float, /) -> Records:
         """Return the values of keys; in a cluster, none after the first value found.
 
         Raises:
@@ -57,10 +57,15 @@ class Route(Protocol):
         """
         ...
 
-    def key_per_primary(self, prefix: str, seconds: float, /) -> dict[str, str]:
+    def key_per_primary(self, prefix: str, seconds: float, began: float, /) -> dict[str, str]:
         """Return for each primary that may have taken a write the name of a key that it serves.
 
         The servers are named as by :meth:`nodes`, and there is at least one.
+
+        Args:
+            prefix: what the names begin with.
+            seconds: how long that may take.
+            began: when the first write may have been sent, by the monotonic clock.
 
         Raises:
             NoReply: it is not known which servers there are.
@@ -118,11 +123,13 @@ class OneRoute:
         """Send commands to the server, whatever their key."""
         return self._server.ask(commands, seconds, mode)
 
-    def read(self, keys: Sequence[bytes], /) -> Records:
+    def read(self, keys: Sequence[bytes], seconds: float, /) -> Records:
         """Read the keys by one command."""
-        return self._server.read(keys)
+        return self._server.read(keys, seconds)
 
-    def key_per_primary(self, prefix: str, _seconds: float, /) -> dict[str, str]:
+    def key_per_primary(
+        self, prefix: str, _seconds: float, _began: float, /
+    ) -> dict[str, str]:
         """Return one key, since there is one server."""
         return {"": f"{prefix}{{0}}"}
 
@@ -254,16 +261,16 @@ class ClusterRoute:
         """
         return self._ask(key, commands, seconds, mode)
 
-    def read(self, keys: Sequence[bytes], /) -> Records:
+    def read(self, keys: Sequence[bytes], seconds: float, /) -> Records:
         """Read keys one after another, at the nodes that serve them by the map.
 
         Raises:
             BatchRejected: there is no map, or it is out of date, or a node redirected.
             Overloaded, NoReply: as :meth:`ask`.
         """
-        return self._read(keys)
+        return self._read(keys, time.monotonic() + seconds)
 
-    def key_per_primary(self, prefix: str, seconds: float, /) -> dict[str, str]:
+    def key_per_primary(self, prefix: str, seconds: float, began: float, /) -> dict[str, str]:
         """Return a key for each primary, also for one to which a slot is being moved.
 
         Raises:
@@ -272,8 +279,11 @@ class ClusterRoute:
         end = time.monotonic() + seconds
         if not self._slots or self._suspects or self._is_outdated:
             self._read_newer(end)
-        since = time.monotonic() - WRITE_SECONDS
-        importing = [address for address, then in self._importing.items() if then >= since]
+        # Also what other operations wrote recently: this one may repeat one that was not confirmed.
+        since = min(began, time.monotonic() - WRITE_SECONDS)
+        # A copy: another thread may be redirected meanwhile.
+        redirected = self._importing.copy()
+        importing = [address for address, then in redirected.items() if then >= since]
         keys = dict.fromkeys(importing, f"{prefix}{{0}}") | key_per_primary(
             prefix, dict(self._slots), self._topology.slot_of
         )
@@ -314,14 +324,14 @@ class ClusterRoute:
         for server in [*self._servers.values(), *self._departed]:
             server.close()
 
-    def _read(self, keys: Sequence[bytes]) -> list[bytes | None]:
+    def _read(self, keys: Sequence[bytes], end: float) -> list[bytes | None]:
         records: list[bytes | None] = []
         for key in keys:
             address = self._slots.get(self._topology.slot_of(key))
             if address is None or (self._suspects and address in self._suspects):
                 raise BatchRejected
             try:
-                records += self._server(address).read((key,))
+                records += self._server(address).read((key,), _seconds_left(end))
             except NoReply:
                 self._suspects.add(address)
                 raise
@@ -339,7 +349,9 @@ class ClusterRoute:
         while True:
             asked = [("ASKING",), *commands] if asking else commands
             replies = self._send(address, asked, _seconds_left(end), mode)
-            replies = replies[1:] if asking else replies
+            if asking:
+                # Where the client closes the connection after an error, ASKING's is the only reply.
+                replies = replies[1:] or replies
             redirection = redirection_in(replies, address)
             if redirection is None:
                 return replies
@@ -478,6 +490,9 @@ class ClusterRoute:
         self._unjoined, self._lost = None, NoReply(None, sent=False)
         self._version += 1
         gone = [address for address in list(self._servers) if address not in primaries]
+        for address in gone:
+            # It may come back after a time as a replica, and lack revocations (T3).
+            self._revocations.lost(address)
         # A request that has begun may still open a connection to such a node: close it next time.
         departed, self._departed = self._departed, [self._servers.pop(each) for each in gone]
         for server in [*departed, *self._departed]:
