@@ -98,6 +98,7 @@ class AsyncFiveMethods:
         async with self._lock:
             if await self._adapter.get_session(session_id) is None:
                 return await self._successor(session_id)
+            # Before the used session goes: a crash in between leaves two sessions, and not none.
             await self._adapter.set_session(successor)
             # Read again: a revocation since the first read may have missed the successor.
             if await self._adapter.get_session(session_id) is None:

@@ -34,6 +34,7 @@ class AsyncSessionAdapter(Protocol):
     documentation.
     """
 
+    # A plain function: an adapter may return a future, which saves each request a coroutine.
     def get_session(self, session_id: str, /) -> AsyncFoundSession:
         """Return the session with this id, even if it has expired; None if there is none."""
         ...

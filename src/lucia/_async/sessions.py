@@ -361,6 +361,7 @@ class AsyncSessionMethods(Generic[UserT]):
             return await self._get_user(user_id)
         row = self._user_cache.find(user_id)
         if row is None:
+            # Begun before the read: if a user is dropped meanwhile, this row may be the old one.
             reading = self._user_cache.begin()
             row = await self._get_user(user_id)
             if row is not None:

@@ -443,6 +443,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
 
     async def _consume(self, row: KeyRow) -> None:
         """Remove a single-use key; of concurrent calls exactly one succeeds."""
+        # Before the expiry is checked: the count decides between calls. An expired key goes too.
         consumed = await self._require_users().delete_non_primary_key(row.id)
         if row.expires is not None and self._clock() > row.expires:
             raise ExpiredKey
@@ -457,13 +458,16 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         """
         if password is None:
             return await self._verified(id_, None, address)
+        # No key has such a password, so refusing it at once tells nothing about this one.
         if not is_acceptable(password):
             raise InvalidPassword
         attempt = await self._guard.begin(id_, address)
         try:
             row = await self._verified(id_, password, address)
+        # A wrong password: the attempt stays counted.
         except InvalidCredentials:
             raise
+        # An error or a cancellation: nobody learned whether the password was right.
         except BaseException:
             await self._guard.drop(attempt)
             raise

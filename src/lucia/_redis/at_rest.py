@@ -311,6 +311,7 @@ class HashedIdStore:
         found = yield from self._store.renew(stored, hashed, grace, sealed)
         if found is not None and found.id == hashed.id:
             return successor
+        # What the store found has a stored id: only the opened marker names the real one.
         return (yield from self.get_successor(used_id))
 
     def delete(self, session_ids: Iterable[str]) -> Operation[None]:

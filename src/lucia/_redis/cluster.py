@@ -189,6 +189,7 @@ class PlainSteps:
     def replace_with_marker(
         self, session: str, marker_key: str, marker: bytes
     ) -> Operation[tuple[bytes | None, int] | None]:
+        # Asked first only to save the write; the transaction decides.
         if (yield Call("MGET", (session,)))[0] is not None:
             # DEL is executed even if SET writes nothing. That is safe: whoever wrote the marker
             # that is there has deleted the session before it or with it, and ids are used once.
@@ -204,6 +205,7 @@ class PlainSteps:
     def revoke(
         self, sessions: Sequence[SessionKeys], recorder: RevocationRecorder
     ) -> Operation[list[RecordAndMarker]]:
+        # Read before they are deleted: they name the users whose indexes hold the ids.
         records: list[list[bytes | None]] = yield Batch(
             tuple(Call("MGET", (each.session,)) for each in sessions)
         )
@@ -330,6 +332,7 @@ class ClusterStore(BaseStore):
         Raises:
             DuplicateSessionId, ConcurrentlyRevoked, ValueError: see :meth:`create`.
         """
+        # With marker and session in two slots no renewal is atomic, so there is none.
         if not (self._layout.is_storable(used_id) and self._layout.is_one_slot(used_id)):
             return None
         marker = Marker(used_id, successor.id, grace, sealed)
@@ -347,6 +350,8 @@ class ClusterStore(BaseStore):
             # Beside other writers dead ids are not pruned, so the used id is removed here.
             if self._layout.index.legacy_writers:
                 yield from self._remove_from_index(index, [used_id.encode()])
+            # If a failover undoes this after the successor was revoked, the used id has to be
+            # revoked too.
             self._tracking.renewed(used_id, successor.id)
             return successor
         # The session before its entry: without the entry no sign-out would find it (I1).
@@ -439,6 +444,7 @@ class ClusterStore(BaseStore):
         Returns:
             The ids that had a record.
         """
+        # Sessions before index entries, or a sign-out everywhere could miss one (I1).
         found = yield from self._delete_records(session_ids, seen, recorder)
         by_index: dict[str, list[bytes]] = {}
         for id_, row in found.items():

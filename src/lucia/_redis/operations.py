@@ -268,6 +268,7 @@ def resolve_chain(
     """
     chain: list[str] = []
     next_id: str | None = session_id
+    # Ids are used once (I6): only markers that somebody else wrote could form a circle.
     while next_id is not None and next_id not in chain:
         chain.append(next_id)
         row = yield from get_session(layout, next_id)

@@ -205,6 +205,7 @@ def decode_session(record: bytes, session_id: str) -> SessionRecord | SessionRow
         session = _read_record(record)
     except (TypeError, ValueError, RecursionError) as error:
         record_ignored(
+            # Only our own texts: those of subclasses, as of JSON errors, may quote the record.
             str(error) if type(error) in (TypeError, ValueError) else type(error).__name__
         )
         return None
@@ -262,6 +263,7 @@ def read_odd_record(record: bytes) -> SessionRow:
         id_, user_id = members.pop("id"), members.pop("user_id")
         active_expires, idle_expires = members.pop("active_expires"), members.pop("idle_expires")
     except KeyError:
+        # Parsed again, since pop() has removed some of them.
         columns = SESSION_COLUMNS - _parse_object(record).keys()
         raise ValueError(f"it has no {', '.join(sorted(columns))}") from None
     return SessionRow(

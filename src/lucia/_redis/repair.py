@@ -207,6 +207,7 @@ def call_all(node: str, calls: Sequence[Call]) -> Operation[list[Reply]]:
     # In small batches, so that the server serves other clients in between.
     for start in range(0, len(calls), CALLS_PER_BATCH):
         some = tuple(calls[start : start + CALLS_PER_BATCH])
+        # In a cluster the keys are on several nodes.
         replies += yield OnNode(node, some) if node == "" else Batch(some)
     return replies
 

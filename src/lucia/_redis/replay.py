@@ -53,7 +53,7 @@ def history_in(reply: Reply) -> bytes | None:
 
 
 def is_replica(reply: Reply) -> bool:
-    """Whether a server says in its reply to ``INFO replication`` that it is a replica."""
+    """Return whether a server says in its reply to ``INFO replication`` that it is a replica."""
     return isinstance(reply, bytes) and _REPLICA.search(reply) is not None
 
 
@@ -117,11 +117,12 @@ class Revocations:
         A place that appears later is one: its server may have been promoted.
         """
         if not self._first_places_known:
+            # Histories that were met before the first map stay known.
             self._histories = dict.fromkeys(places, _NOT_SEEN_YET) | self._histories
             self._first_places_known = True
 
     def is_changed(self, place: object, history: bytes | None) -> bool:
-        """Whether the server at this place has another history than the known one."""
+        """Return whether the server at this place has another history than the known one."""
         before = self._histories.get(place, _NEW if self._first_places_known else _NOT_SEEN_YET)
         now = history or _NO_HISTORY
         # Where the server does not tell, it may be another one after each lost connection.
@@ -153,6 +154,8 @@ class Revocations:
     def _demand(self) -> int:
         """Demand a replay, which is due if there is anything to revoke again; return its number."""
         self.changes = demand = next(self._numbers)
+        # Without anything to revoke again nobody waits; the new number still has each connection
+        # checked.
         if self._revoked:
             self.due = True
         return demand
@@ -241,7 +244,7 @@ class ConnectionMonitor:
             raise ConnectionError("the server is a replica: waiting for a primary")
 
     def is_changed(self, reply: Reply, before: "Checkpoint | None" = None) -> bool:
-        """Whether this reply to ``INFO replication`` tells of a new history.
+        """Return whether this reply to ``INFO replication`` tells of a new history.
 
         Args:
             reply: the server's.

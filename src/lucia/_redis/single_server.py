@@ -125,6 +125,7 @@ class SingleServerStore(BaseStore):
         surplus = dict.fromkeys(surplus_sessions(rows, row, limit, now))
         # The script checks that each session that was counted still exists, the surplus first.
         counted = (*surplus, *(each.id for each in rows if each.id not in surplus))
+        # Beside other writers an id without a session may be a login that is not complete.
         dead = [] if self._layout.index.legacy_writers else ids_without_record(ids, records)
         removed = [*map(to_bytes, surplus), *dead]
         return Eval(
@@ -200,6 +201,8 @@ class SingleServerStore(BaseStore):
             lambda: _renew_once(command, used_id, successor.id)
         )
         if next_id == successor.id:
+            # If a failover undoes this after the successor was revoked, the used id has to be
+            # revoked too.
             self._tracking.renewed(used_id, successor.id)
             return successor
         return (yield from follow_chain(self._layout, next_id))

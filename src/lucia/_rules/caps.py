@@ -82,6 +82,7 @@ class _Login(NamedTuple):
 
 def _logins(rows: Iterable[SessionRow], session: SessionRow, now: int) -> dict[str, _Login]:
     """Return the user's live logins by their handles."""
+    # The length of an active period: from the login to its end; without created_at, from now.
     active_ms = session.active_expires - login_time(session, session.active_expires - now)
     logins: dict[str, _Login] = {}
     for row in rows:

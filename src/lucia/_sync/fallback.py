@@ -99,6 +99,7 @@ class FiveMethods:
         with self._lock:
             if self._adapter.get_session(session_id) is None:
                 return self._successor(session_id)
+            # Before the used session goes: a crash in between leaves two sessions, and not none.
             self._adapter.set_session(successor)
             # Read again: a revocation since the first read may have missed the successor.
             if self._adapter.get_session(session_id) is None:

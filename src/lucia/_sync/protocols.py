@@ -35,6 +35,7 @@ class SessionAdapter(Protocol):
     documentation.
     """
 
+    # A plain function: an adapter may return a future, which saves each request a coroutine.
     def get_session(self, session_id: str, /) -> FoundSession:
         """Return the session with this id, even if it has expired; None if there is none."""
         ...

@@ -192,6 +192,7 @@ class AuthRequest(SelfLocking, Generic[UserT]):
             InvalidRequest: the request failed the origin check.
             RuntimeError: the response has started, so no cookie can be set.
         """
+        # Before anything is stored: a session without a cookie would stay in the device list.
         self._require_own_site()
         self._require_cookie()
         return self._replace(self._auth.create_session(user_id, metadata=metadata))
@@ -254,6 +255,8 @@ class AuthRequest(SelfLocking, Generic[UserT]):
             session_id = self._session_id()
             if session_id is not None:
                 user_id = self._session.user_id if isinstance(self._session, Session) else None
+                # Before the cookie is cleared: if this fails, the client still has the id and can
+                # try again.
                 with signing_out(user_id):
                     self._auth.invalidate_session(session_id)
                 # Once the response has started the cookie stays; the revoked id in it is no use.

@@ -362,6 +362,7 @@ class SessionMethods(Generic[UserT]):
             return self._get_user(user_id)
         row = self._user_cache.find(user_id)
         if row is None:
+            # Begun before the read: if a user is dropped meanwhile, this row may be the old one.
             reading = self._user_cache.begin()
             row = self._get_user(user_id)
             if row is not None:

@@ -444,6 +444,7 @@ class UserMethods(SessionMethods[UserT]):
 
     def _consume(self, row: KeyRow) -> None:
         """Remove a single-use key; of concurrent calls exactly one succeeds."""
+        # Before the expiry is checked: the count decides between calls. An expired key goes too.
         consumed = self._require_users().delete_non_primary_key(row.id)
         if row.expires is not None and self._clock() > row.expires:
             raise ExpiredKey
@@ -458,13 +459,16 @@ class UserMethods(SessionMethods[UserT]):
         """
         if password is None:
             return self._verified(id_, None, address)
+        # No key has such a password, so refusing it at once tells nothing about this one.
         if not is_acceptable(password):
             raise InvalidPassword
         attempt = self._guard.begin(id_, address)
         try:
             row = self._verified(id_, password, address)
+        # A wrong password: the attempt stays counted.
         except InvalidCredentials:
             raise
+        # An error or a cancellation: nobody learned whether the password was right.
         except BaseException:
             self._guard.drop(attempt)
             raise

@@ -228,6 +228,7 @@ class _Sender:
         exchange = self._exchange
         if exchange.started or message["type"] not in _STARTS:
             return self._send(message)
+        # Before the message is sent: meanwhile another task could set a cookie that would be lost.
         exchange.started = True
         if message["type"] == "websocket.close":
             return self._close(message)

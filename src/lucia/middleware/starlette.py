@@ -64,6 +64,8 @@ class StarletteAuth(Generic[UserT]):
         """
         if app.middleware_stack is not None:
             raise RuntimeError("install the auth before the application has started")
+        # Wrapped where the stack is built: the response 500 is made outside of all added
+        # middleware.
         build = app.build_middleware_stack
         app.build_middleware_stack = lambda: self._wrap(build())  # type: ignore[method-assign]
         for error in ERRORS:

@@ -158,6 +158,7 @@ class Batcher(ABC, Generic[RequestT]):
         """
         self._workers.discard(worker)
         if worker.cancelled():
+            # A worker that is cancelled before its first step has not reset _collecting.
             pending, self._requests, self._collecting = self._requests, [], False
             self.fail(pending, NoReply(None, sent=False))
         if self._requests:
@@ -269,6 +270,8 @@ class RequestBatcher(Batcher[_Request]):
             self.fail(requests, error)
         else:
             batch.answer(replies)
+            # The client closed the connection after an error. Those behind it may have been
+            # executed (I8).
             if len(replies) < len(commands):
                 closed = ConnectionError("the connection was closed after an earlier reply")
                 self.fail(requests, NoReply(closed, sent=True))

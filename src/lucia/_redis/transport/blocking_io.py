@@ -108,6 +108,7 @@ def read_replies(connection: Any, count: int) -> list[Reply]:
     replies: list[Reply] = []
     for _ in range(count):
         try:
+            # Bytes, also if the application's client decodes.
             replies.append(connection.read_response(disable_decoding=True))
         except Exception as error:
             if not is_error_reply(error):

@@ -48,6 +48,7 @@ _TRANSIENT: Final = ("BusyLoadingError", "ClusterDownError", "MasterDownError", 
 
 def is_transient(error: object) -> bool:
     """Return whether a server refused a command for now: busy, loading, or changing its role."""
+    # A script that runs too long: redis-py has no class for this error.
     is_busy = isinstance(error, Exception) and str(error).startswith("BUSY ")
     return is_busy or any(is_a(error, name) for name in _TRANSIENT)
 

@@ -78,6 +78,7 @@ def pack(connection: Any, commands: Sequence[Words]) -> bytes:
     """Return commands as they are sent."""
     if _PACK is None:
         return b"".join(connection.pack_commands(commands))
+    # hiredis takes tuples only.
     return b"".join([_PACK(tuple(words)) for words in commands])
 
 
@@ -86,6 +87,7 @@ async def read_replies(connection: Any, count: int) -> list[Reply]:
     replies: list[Reply] = []
     for _ in range(count):
         try:
+            # Bytes, also if the application's client decodes.
             replies.append(await connection.read_response(disable_decoding=True))
         except Exception as error:
             if not is_error_reply(error):
@@ -140,6 +142,7 @@ async def is_clean(connection: Any) -> bool:
     """Return whether an idle connection is still open and has no unread reply."""
     # The buffer is checked too: not every client's can_read does, and a server that closes an idle
     # connection may send an error before.
+    # redis-py 7 and valkey-py have only can_read_destructive.
     can_read = getattr(connection, "can_read", None) or connection.can_read_destructive
     return is_open(connection) and not connection._reader._buffer and not await can_read()
 

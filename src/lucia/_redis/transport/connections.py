@@ -106,6 +106,7 @@ class _Pool:
 
     def _is_checked(self, pooled: _Pooled) -> bool:
         """Return whether the last check is recent, and nothing has happened since (T4)."""
+        # Checked since the last loss: a connection as old as the lost one may be lost too (T1).
         oldest = max(time.monotonic() - connection_settings.IDLE_CHECK_SECONDS, self._lost_at)
         return pooled.checked >= oldest and pooled.checkpoint.changes == self._revocations.changes
 
@@ -119,6 +120,7 @@ class _Pool:
     def _keep(self, pooled: _Pooled, replies: Sequence[Reply] = ()) -> bool:
         """Return whether a connection went back to the idle ones; else it has to be closed."""
         if pooled.generation != self._generation:
+            # A connection of the same age was lost, or the pool was closed (T1).
             return False
         # Only errors cost a look at their kind.
         if replies and isinstance(replies[-1], Exception) and closes_connection(replies[-1]):
@@ -191,6 +193,7 @@ class AsyncServer(_Pool):
         self._batches = self._reads = (
             RequestBatcher(self._exchange, settings.seconds) if settings.coalesce else None
         )
+        # With a near-cache reads go on the tracked connection, so they are batched apart.
         if self._batches is not None and self._tracked is not None:
             self._reads = RequestBatcher(self.read_exchange, settings.seconds, only_reads=True)
 
@@ -266,6 +269,7 @@ class AsyncServer(_Pool):
                 has_permit = True
                 pooled = await self._take(seconds, fresh=fresh)
                 generation = pooled.generation
+                # Asked after the connection was checked, which may have met another history (T3).
                 if not self._may_send(pooled, during_replay=during_replay):
                     if not self._keep(pooled):
                         await drop(pooled.connection)
@@ -274,6 +278,7 @@ class AsyncServer(_Pool):
                     packed = pack(pooled.connection, commands)
                     if sending is not None:
                         sending()
+                    # From here on: a request that is cancelled or times out may have arrived.
                     sent = True
                     try:
                         await pooled.connection.send_packed_command(packed, False)
@@ -450,6 +455,7 @@ class Server(_Pool):
         except BatchRejected:
             raise
         except Exception as error:
+            # By the clock: each client raises its own error for a timeout.
             timed_out = time.monotonic() >= end
             self._lose(generation, seconds, timed_out=timed_out)
             raise NoReply(None if timed_out else error, sent=sent) from error
@@ -518,6 +524,7 @@ class Server(_Pool):
     def _open(self, end: float) -> _Pooled:
         """Open a connection, and check it."""
         connection, closings = self._factory.connection(), self._closings
+        # For the socket's connect(), which runs before the socket is wrapped in a TimedSocket.
         connection.socket_timeout = connection.socket_connect_timeout = blocking_io.seconds_until(
             end
         )

@@ -83,8 +83,10 @@ class AsyncNearCache:
         held = [
             (key, record) for key, record in zip(keys, records, strict=True) if record is not None
         ]
+        # With two records one is damaged: which of them was decoded is not known here.
         for key, record in held if len(held) == 1 else ():
             entry = self.entries.get(key)
+            # The entry may have been read again since, and hold a newer record.
             if entry is not None and entry.record == record:
                 entry.row = _own(row)
 
@@ -112,6 +114,7 @@ def _begin_all() -> None:
 def _forks_never(*, after_in_child: Callable[[], None]) -> None: ...
 
 
+# Windows has no fork, and not this function.
 getattr(os, "register_at_fork", _forks_never)(after_in_child=_begin_all)
 
 

@@ -92,6 +92,7 @@ class Entries:
 
     def get(self, key: bytes) -> Entry | None:
         """Return the record at this key if it may be used now."""
+        # Without the lock: each request comes here, and reading a dict is atomic.
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -151,6 +152,7 @@ class Entries:
         """Evict the records that are too old to be used."""
         now = self.clock()
         with self._lock:
+            # The oldest come first: fill() moves what is read again to the end.
             while self._entries and next(iter(self._entries.values())).ends <= now:
                 self._entries.popitem(last=False)
 
@@ -171,6 +173,7 @@ class Entries:
     def _refuse(self, keys: Sequence[bytes]) -> None:
         with self._lock:
             for key in keys:
+                # Counted, since several commands may change one key at the same time.
                 self._refused[key] = self._refused.get(key, 0) + 1
                 self._entries.pop(key, None)
             for reading in self._readings:

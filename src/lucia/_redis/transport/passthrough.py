@@ -22,6 +22,7 @@ class AsyncClientPassthrough:
     def __init__(self, client: Any, monitor: ConnectionMonitor) -> None:
         self._client = client
         self._monitor = monitor
+        # So that the first failure counts as another history, and not as the first one met.
         monitor.connected(None)
 
     async def key_per_primary(
@@ -108,6 +109,7 @@ class ClientPassthrough:
     def __init__(self, client: Any, monitor: ConnectionMonitor) -> None:
         self._client = client
         self._monitor = monitor
+        # So that the first failure counts as another history, and not as the first one met.
         monitor.connected(None)
 
     def key_per_primary(self, _prefix: str, _seconds: float, _began: float, /) -> dict[str, str]:

@@ -51,6 +51,8 @@ class _Steps:
 
     def begin(self) -> Sequence[str]:
         """Return the ids that the next step revokes again."""
+        # The demand before the block: if another comes in between, done() starts over instead of
+        # settling a demand whose ids this block lacks (T3).
         self._since, self._block = self.revocations.changes, self.revocations.block(self._size)
         return self._block
 

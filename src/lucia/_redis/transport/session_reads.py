@@ -109,6 +109,7 @@ class AsyncSessionReads:
                 known: _Future = loop.create_future()
                 known.set_result(session)
                 return known
+        # Until a replay is complete only the driver sends anything (T3).
         batcher = self._batchers.get(loop)
         if batcher is None or self._revocations.due:
             return None
@@ -172,6 +173,7 @@ class _SessionBatcher(Batcher[_Read]):
         if self._outage.is_on:
             self._outage.answered()
         records = found_in(replies[0], len(keys)) if replies else None
+        # An error for the whole MGET: read each alone, so that one key can't fail the others.
         if records is None:
             self._recover_all(requests, BatchRejected(), end)
         elif is_single:
@@ -200,6 +202,7 @@ class _SessionBatcher(Batcher[_Read]):
             except PARSE_ERRORS:  # an odd record, which may be a session all the same
                 self._answer_slowly(session_id, future, [record], end)
                 continue
+            # What parse_record leaves to its caller; the slow path decides and logs.
             if row.id != session_id or len(record) > MAX_RECORD_BYTES or "\0" in row.user_id:
                 self._answer_slowly(session_id, future, [record], end)
                 continue
@@ -254,6 +257,7 @@ class _SessionBatcher(Batcher[_Read]):
     ) -> None:
         try:
             row = await self._recover(session_id, error, seconds)
+        # As when the event loop ends: whoever waits is cancelled too, and not left waiting.
         except asyncio.CancelledError:
             future.cancel()
             raise

@@ -82,6 +82,7 @@ def key_per_primary(
     count = 1 if has_tag else len(set(primaries.values()))
     found: dict[Address, str] = {}
     number = 0
+    # It ends, since a map counts only if it covers all slots (T6).
     while len(found) < count:
         key = f"{prefix}{{{number}}}"
         found.setdefault(primaries[slot_of(key)], key)

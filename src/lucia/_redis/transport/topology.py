@@ -145,6 +145,7 @@ def _is_stock(client: Any) -> bool:
     """Return whether the library's own code runs the client's commands."""
     kind: type[Any] = client.__class__
     execute: Any = getattr(kind, "execute_command", None)
+    # A subclass or an instrumentation that overrides it expects to see each command.
     return str(getattr(execute, "__module__", "")).partition(".")[0] in {"redis", "valkey"}
 
 

@@ -152,6 +152,7 @@ class AsyncTracked:
         return self._link
 
     async def _settle(self) -> None:
+        # Asked again: another task may have opened it while this one waited for the lock.
         if not self._is_settled():
             if self._link is not None:
                 await self._link.aclose()
@@ -225,6 +226,7 @@ class _Link:
         self._closing = self._lost = False
         self._newest: tuple[float, Words] = (-math.inf, ())
         self._filled = asyncio.Event()
+        # The parser calls it between two replies, so in the order in which the server sent them.
         connection._parser.set_invalidation_push_handler(self._evict)
         loop = asyncio.get_running_loop()
         # An empty context: the tasks belong to none of the requests. Not by create_task: an eager
@@ -275,6 +277,7 @@ class _Link:
             async with limit:
                 await self._connection.send_packed_command(packed, False)
                 return await asked.answered
+        # From lose(): its caller has closed the connection and recorded the loss.
         except NoReply:
             raise
         except Exception as error:
@@ -317,6 +320,7 @@ class _Link:
         self.retire()
         if not self._waiting:
             self.lose(_closed_by_us())
+            # The reader closes the connection, so that it is closed when this returns.
             await asyncio.wait([self._reader, self._beater])
 
     async def _read(self) -> None:

@@ -164,6 +164,7 @@ class AsyncRedisSessionAdapter:
         self._at_rest = at_rest(self._layout, id_keys, raw_ids, one_server=not is_cluster(client))
         self._tracking = RevocationTracking(self._layout, self._revocations, self._acknowledgement)
         self._use(choose_store(client, self._layout, self._tracking))
+        # This lookup stays when scripts are given up: where a session is does not depend on them.
         self._reader = AsyncSessionReader(
             self._driver, self._store.lookup, settings, lambda: self._store
         )
@@ -249,6 +250,7 @@ class AsyncRedisSessionAdapter:
             exhaustive: whether to look at every session in the store too, for those that are in no
                 index: the last resort after an index was lost.
         """
+        # The index first: what it names is dead at once, not only after the scan.
         await self._run(lambda store: store.delete_by_user(user_id), math.inf)
         if exhaustive:
             await self._run(

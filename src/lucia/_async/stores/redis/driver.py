@@ -168,6 +168,7 @@ class AsyncRedisDriver:
         if isinstance(command, _SEVERAL):
             return await self._send_several(command, state)
         state.begin_command(self._deadline)
+        # Around the retry too: until the last reply nobody knows what the server has changed.
         with self._near.changing(command):
             replies = await self._ask(command, _words(command), state)
             error = _error_in(replies)
@@ -260,6 +261,7 @@ class AsyncRedisDriver:
             # On a connection that has written nothing, WAIT would return at once.
             write = Call("SET", (key, barrier.value, "PX", 1_000))
             wait = Call("WAIT", (barrier.replicas, barrier.milliseconds))
+            # OnNode counts as a read, and is repeated after a lost reply: nobody reads this key.
             command = OnNode(node, (write, wait))
             state.begin_command(self._deadline)
             replies = await self._ask(command, _words(command), state)
@@ -293,9 +295,11 @@ class AsyncRedisDriver:
         self, command: SingleCommand, commands: Sequence[Words], state: OperationState
     ) -> list[Reply]:
         """Send commands; send them again if the reply is lost and the retry policy allows it."""
+        # For this command alone: the operation's later ones may be retried.
         is_retry, state.is_retry = state.is_retry, False
         while True:
             try:
+                # In each round: a lost reply may mean a failover, and its replay comes first (T3).
                 await self._wait_for_replay(state)
                 route = self._route.peek() or await self._route.get()
                 replies = await _replies(

@@ -72,6 +72,7 @@ class AsyncSessionReader:
     ) -> StoredSession | None:
         """Read a session after an error, in so many seconds."""
         if isinstance(error, MismatchedReply):
+            # The batched read was the first attempt, so this one is the last (I0).
             operation = retry_on_new_connection(partial(self._store().get_once, session_id))
         else:
             operation = self._store().get(session_id)
@@ -81,6 +82,7 @@ class AsyncSessionReader:
             unavailable = error_to_raise(error, wrote=False)
             self._outage.failed(unavailable)
             raise unavailable
+        # The batched read was the first attempt: once more, on a fresh connection (T1).
         return await self._driver.run(operation, seconds, is_retry=True)
 
     def _row(self, session_id: str, records: Records) -> StoredSession | None:

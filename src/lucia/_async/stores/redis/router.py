@@ -157,6 +157,7 @@ class AsyncSentinelRoute(AsyncOneRoute):
     def __init__(
         self, topology: BehindSentinel, settings: AsyncSettings, revocations: Revocations
     ) -> None:
+        # redis-py's managed connections ask their connection_pool for the address at each connect.
         master = AsyncMaster(topology, settings.seconds, self._leave_master)
         super().__init__(
             OneServer(topology.factory.with_options(connection_pool=master)), settings, revocations
@@ -179,6 +180,7 @@ class AsyncMaster:
         on_move: called when the master is another one than before.
     """
 
+    # What redis-py's managed connections read. No check by PING: the pool checks by INFO.
     is_master: Final = True
     check_connection: Final = False
 
@@ -276,6 +278,7 @@ class AsyncClusterRoute:
             NoReply: the map is not known, or is out of date and could not be read.
         """
         end = time.monotonic() + seconds
+        # A map that may be out of date is a failure, not a shorter list (T5).
         if not self._slots or self._suspects or self._is_outdated:
             await self._read_newer(end)
         # Also what other operations wrote recently: this one may repeat one that was not confirmed.
@@ -283,6 +286,8 @@ class AsyncClusterRoute:
         # A copy: another thread may be redirected meanwhile.
         redirected = self._importing.copy()
         importing = [address for address, then in redirected.items() if then >= since]
+        # A node without slots in the map redirects the key until it has some: until then nothing is
+        # confirmed (T5).
         keys = dict.fromkeys(importing, f"{prefix}{{0}}") | key_per_primary(
             prefix, dict(self._slots), self._topology.slot_of
         )
@@ -308,6 +313,7 @@ class AsyncClusterRoute:
         host, _, port = node.rpartition(":")
         address = host, int(port)
         replies = await self._send(address, commands, seconds, mode)
+        # Not followed: another node's reply says nothing about this one (T5).
         if redirection_in(replies, address) is not None:
             self._is_outdated = True
         return replies
@@ -327,6 +333,7 @@ class AsyncClusterRoute:
         records: list[bytes | None] = []
         for key in keys:
             address = self._slots.get(self._topology.slot_of(key))
+            # Left to ask(), which can wait for a newer map and follows redirections.
             if address is None or (self._suspects and address in self._suspects):
                 raise BatchRejected
             try:
@@ -334,6 +341,7 @@ class AsyncClusterRoute:
             except NoReply:
                 self._suspects.add(address)
                 raise
+            # Found: the other keys are other places where this session could have been.
             if records[-1] is not None:
                 break
         return records + [None] * (len(keys) - len(records))
@@ -359,6 +367,7 @@ class AsyncClusterRoute:
                 address, asking = self._remap(redirection.address), redirection.asking
                 self._record_redirection(address, redirection.slot, asking=asking)
                 if self._is_outdated:
+                    # Not waited for: this request knows its node.
                     await self._reading.run(_seconds_left(end) / 2, join=False)
                 continue
             if _seconds_left(end) <= 2 * _PAUSE_SECONDS:  # too little for another attempt
@@ -395,6 +404,7 @@ class AsyncClusterRoute:
         if address is None or address in self._suspects:
             await self._refresh(end)
         elif self._is_outdated:
+            # Not waited for: this request knows its node.
             await self._reading.run(_seconds_left(end) / 2, join=False)
         address = self._primary_of(key) or self._unjoined
         if address is None:
@@ -460,6 +470,8 @@ class AsyncClusterRoute:
             NoReply: there was no answer, or an error, or the map is not complete. Then the node
                 left the cluster, or did not join it yet, and is added to ``unjoined``.
         """
+        # With revocations of its own: a replay in a cluster needs this map, so the map can't wait
+        # for one.
         server = self._make_server(address, ConnectionMonitor(Revocations(), address))
         try:
             (reply,) = await server.ask([("CLUSTER", "SLOTS")], seconds, UNGATED)
@@ -483,6 +495,7 @@ class AsyncClusterRoute:
             suspects: those that there were before it was read; later ones stay suspects.
         """
         primaries = set(found.primaries.values())
+        # Before any connection: the nodes of the first map are no failover.
         self._revocations.expect(primaries)
         self._slots, self._nodes = found.primaries, found.nodes
         self._suspects, self._is_outdated = self._suspects - suspects, False

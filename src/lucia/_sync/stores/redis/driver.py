@@ -169,6 +169,7 @@ class RedisDriver:
         if isinstance(command, _SEVERAL):
             return self._send_several(command, state)
         state.begin_command(self._deadline)
+        # Around the retry too: until the last reply nobody knows what the server has changed.
         with self._near.changing(command):
             replies = self._ask(command, _words(command), state)
             error = _error_in(replies)
@@ -261,6 +262,7 @@ class RedisDriver:
             # On a connection that has written nothing, WAIT would return at once.
             write = Call("SET", (key, barrier.value, "PX", 1_000))
             wait = Call("WAIT", (barrier.replicas, barrier.milliseconds))
+            # OnNode counts as a read, and is repeated after a lost reply: nobody reads this key.
             command = OnNode(node, (write, wait))
             state.begin_command(self._deadline)
             replies = self._ask(command, _words(command), state)
@@ -294,9 +296,11 @@ class RedisDriver:
         self, command: SingleCommand, commands: Sequence[Words], state: OperationState
     ) -> list[Reply]:
         """Send commands; send them again if the reply is lost and the retry policy allows it."""
+        # For this command alone: the operation's later ones may be retried.
         is_retry, state.is_retry = state.is_retry, False
         while True:
             try:
+                # In each round: a lost reply may mean a failover, and its replay comes first (T3).
                 self._wait_for_replay(state)
                 route = self._route.peek() or self._route.get()
                 replies = _replies(

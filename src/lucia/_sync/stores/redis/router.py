@@ -158,6 +158,7 @@ class SentinelRoute(OneRoute):
     def __init__(
         self, topology: BehindSentinel, settings: Settings, revocations: Revocations
     ) -> None:
+        # redis-py's managed connections ask their connection_pool for the address at each connect.
         master = Master(topology, settings.seconds, self._leave_master)
         super().__init__(
             OneServer(topology.factory.with_options(connection_pool=master)), settings, revocations
@@ -180,6 +181,7 @@ class Master:
         on_move: called when the master is another one than before.
     """
 
+    # What redis-py's managed connections read. No check by PING: the pool checks by INFO.
     is_master: Final = True
     check_connection: Final = False
 
@@ -277,6 +279,7 @@ class ClusterRoute:
             NoReply: the map is not known, or is out of date and could not be read.
         """
         end = time.monotonic() + seconds
+        # A map that may be out of date is a failure, not a shorter list (T5).
         if not self._slots or self._suspects or self._is_outdated:
             self._read_newer(end)
         # Also what other operations wrote recently: this one may repeat one that was not confirmed.
@@ -284,6 +287,8 @@ class ClusterRoute:
         # A copy: another thread may be redirected meanwhile.
         redirected = self._importing.copy()
         importing = [address for address, then in redirected.items() if then >= since]
+        # A node without slots in the map redirects the key until it has some: until then nothing is
+        # confirmed (T5).
         keys = dict.fromkeys(importing, f"{prefix}{{0}}") | key_per_primary(
             prefix, dict(self._slots), self._topology.slot_of
         )
@@ -309,6 +314,7 @@ class ClusterRoute:
         host, _, port = node.rpartition(":")
         address = host, int(port)
         replies = self._send(address, commands, seconds, mode)
+        # Not followed: another node's reply says nothing about this one (T5).
         if redirection_in(replies, address) is not None:
             self._is_outdated = True
         return replies
@@ -328,6 +334,7 @@ class ClusterRoute:
         records: list[bytes | None] = []
         for key in keys:
             address = self._slots.get(self._topology.slot_of(key))
+            # Left to ask(), which can wait for a newer map and follows redirections.
             if address is None or (self._suspects and address in self._suspects):
                 raise BatchRejected
             try:
@@ -335,6 +342,7 @@ class ClusterRoute:
             except NoReply:
                 self._suspects.add(address)
                 raise
+            # Found: the other keys are other places where this session could have been.
             if records[-1] is not None:
                 break
         return records + [None] * (len(keys) - len(records))
@@ -360,6 +368,7 @@ class ClusterRoute:
                 address, asking = self._remap(redirection.address), redirection.asking
                 self._record_redirection(address, redirection.slot, asking=asking)
                 if self._is_outdated:
+                    # Not waited for: this request knows its node.
                     self._reading.run(_seconds_left(end) / 2, join=False)
                 continue
             if _seconds_left(end) <= 2 * _PAUSE_SECONDS:  # too little for another attempt
@@ -396,6 +405,7 @@ class ClusterRoute:
         if address is None or address in self._suspects:
             self._refresh(end)
         elif self._is_outdated:
+            # Not waited for: this request knows its node.
             self._reading.run(_seconds_left(end) / 2, join=False)
         address = self._primary_of(key) or self._unjoined
         if address is None:
@@ -461,6 +471,8 @@ class ClusterRoute:
             NoReply: there was no answer, or an error, or the map is not complete. Then the node
                 left the cluster, or did not join it yet, and is added to ``unjoined``.
         """
+        # With revocations of its own: a replay in a cluster needs this map, so the map can't wait
+        # for one.
         server = self._make_server(address, ConnectionMonitor(Revocations(), address))
         try:
             (reply,) = server.ask([("CLUSTER", "SLOTS")], seconds, UNGATED)
@@ -484,6 +496,7 @@ class ClusterRoute:
             suspects: those that there were before it was read; later ones stay suspects.
         """
         primaries = set(found.primaries.values())
+        # Before any connection: the nodes of the first map are no failover.
         self._revocations.expect(primaries)
         self._slots, self._nodes = found.primaries, found.nodes
         self._suspects, self._is_outdated = self._suspects - suspects, False
