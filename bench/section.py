@@ -17,6 +17,7 @@ class Size:
     Args:
         rounds: the number of rounds. Each round measures everything once, in alternation.
         seconds: the approximate duration of a measurement of a rate.
+        tries: how often each rate is measured in a round; the least disturbed measurement counts.
         window: the approximate duration of a warm-up window, in seconds.
         windows: the largest number of warm-up windows; see :func:`bench.warm.warm_up`.
         probes: the durations of the probes after the warm-up, as parts of ``seconds``. They find
@@ -37,6 +38,7 @@ class Size:
 
     rounds: int
     seconds: float
+    tries: int
     window: float
     windows: int
     probes: tuple[float, ...]
@@ -57,6 +59,7 @@ class Size:
 FULL: Final = Size(
     rounds=5,
     seconds=0.25,
+    tries=3,
     window=1,
     windows=10,
     probes=(0.25, 1),
@@ -77,6 +80,7 @@ FULL: Final = Size(
 QUICK: Final = Size(
     rounds=1,
     seconds=0.02,
+    tries=1,
     window=0.02,
     windows=1,
     probes=(1,),

@@ -64,9 +64,6 @@ SETTLED: Final = 0.3
 
 PIECE: Final = 65_536
 
-WINDOWS: Final = 4
-"""How many windows a measurement has. Those of all applications alternate."""
-
 WINDOW: Final = 1
 """The duration of a window in seconds; wrk needs whole ones."""
 
@@ -107,7 +104,7 @@ def measure(plan: Plan) -> Iterator[Row]:
                     _warm_up(subject, cookies[subject], callers, plan)
             for _ in range(plan.rounds):
                 windows: dict[Running, list[Load]] = {subject: [] for subject in subjects}
-                for _ in range(WINDOWS if plan.size.windows > 1 else 1):
+                for _ in range(plan.size.tries):
                     for subject in subjects:
                         load = _load(subject, cookies[subject], callers, WINDOW)
                         windows[subject].append(load)
