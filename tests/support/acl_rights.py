@@ -18,7 +18,7 @@ LEAST_RIGHTS_PLAIN: Final = (
 
 LEAST_RIGHTS_CLUSTER: Final = (
     "mget", "set", "del", "lpush", "lrem", "lrange", "pttl", "pexpireat", "time",
-    "evalsha", "eval", "cluster|slots", "command",
+    "evalsha", "eval", "cluster|slots", "command", "asking",
 )  # fmt: skip
 """For each node of a cluster."""
 

@@ -9,8 +9,10 @@ from typing import Final
 
 import pytest
 from redis.crc import key_slot
+from redis.exceptions import MovedError
 
 from lucia.errors import StoreUnavailable
+from tests.support.acl_rights import LEAST_RIGHTS_CLUSTER
 from tests.support.cluster_changes import (
     FLAVOURS,
     ChangingCluster,
@@ -149,6 +151,34 @@ async def test_a_node_that_imports_a_slot_and_is_loading(
         await loading
         assert "BusyLoadingError" in {type(error.__cause__).__name__ for error in errors}
         assert await adapter.get(absent) is None
+
+
+@each_flavour
+@pytest.mark.parametrize("right", ["+asking", "-asking"])
+async def test_right_to_ask_an_importing_node(
+    flavour: str, right: str, group: ChangingCluster
+) -> None:
+    """An unknown id whose slot is being moved is read with the documented rights, ASKING included.
+
+    Without it, the importing node only redirects back.
+    """
+    rights = [f"+{command}" for command in LEAST_RIGHTS_CLUSTER]
+    for member in group.members:
+        member.client.execute_command(
+            *("ACL", "SETUSER", "app", "reset", "on", ">pass", "~session:*", "~userSession:*"),
+            *(*rights, right),
+        )
+    absent = next(id_ for id_ in IDS if group.serving(f"session:{id_}") is group.members[0])
+    slot = key_slot(f"session:{absent}".encode())
+    group.begin_move(group.members[0], group.members[1], [slot])
+    login = {"username": "app", "password": "pass"}
+    deadline = timedelta(seconds=1)
+    async with either_adapter(flavour, group.cluster, login, deadline=deadline) as adapter:
+        if right == "+asking":
+            assert await adapter.get(absent) is None
+        else:
+            with pytest.raises(MovedError):
+                await adapter.get(absent)
 
 
 @each_flavour
