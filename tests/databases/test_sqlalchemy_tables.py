@@ -171,7 +171,7 @@ def test_only_columns_are_attributes() -> None:
 
 
 class Opaque(UserDefinedType[str]):
-    """A type without a ``python_type``, as in SQLAlchemy 2.0."""
+    """A type that does not say what it holds, by the error that SQLAlchemy raises for it."""
 
     @property
     def python_type(self) -> type[Any]:

@@ -581,7 +581,7 @@ async def test_set_session_during_validation(
     *,
     is_idle: bool,
 ) -> None:
-    """What ``set_session`` sets while the request's own session is read counts, and is returned."""
+    """``validate`` returns the session that ``set_session`` set while its own one was read."""
     if is_idle:
         time.advance(IDLE)
     other = await auth.create_session(session.user_id) if kind == "session" else None
@@ -603,7 +603,7 @@ async def test_set_session_during_validation(
 async def test_set_session_while_the_user_is_read(
     auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session
 ) -> None:
-    """What ``set_session`` sets while the user of a known session is read counts."""
+    """``validate_user`` returns the session that ``set_session`` set while the user was read."""
     other = await auth.create_session(session.user_id)
     request = auth.handle_request(Exchange(session.session_id).context)
     await request.validate()
