@@ -128,8 +128,9 @@ class RedisDriver:
             ScriptsRefusedError: the server or its access rules refuse scripts; the script did not
                 run.
         """
-        end = time.monotonic() + (self._deadline if seconds is None else seconds)
-        state = OperationState(end, during_replay=during_replay, is_retry=is_retry)
+        began = time.monotonic()
+        end = began + (self._deadline if seconds is None else seconds)
+        state = OperationState(end, during_replay=during_replay, is_retry=is_retry, began=began)
         try:
             command = next(operation)
             while True:
