@@ -144,10 +144,9 @@ def check_attributes(attributes: Mapping[str, Any], reserved: frozenset[str]) ->
     Raises:
         ValueError: an attribute clashes.
     """
-    if clash := sorted(reserved & attributes.keys()):
-        raise ValueError(
-            f"attributes may not be named {', '.join(clash)}: those are the library's own"
-        )
+    if not reserved.isdisjoint(attributes):
+        clash = ", ".join(sorted(reserved & attributes.keys()))
+        raise ValueError(f"attributes may not be named {clash}: those are the library's own")
 
 
 class _CopiedWhole:

@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+import msgspec
+
 from lucia._redis.scripts import Script
 
 T = TypeVar("T")
@@ -48,16 +50,14 @@ UNGATED: Final = SendMode(alone=True, during_replay=True)
 """For the replay itself, and for commands that read no session."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True, gc=False):
     """A command of the server."""
 
     name: str
     arguments: tuple[Argument, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Eval:
+class Eval(msgspec.Struct, frozen=True, gc=False):
     """A script with its keys and arguments."""
 
     script: Script
@@ -65,8 +65,7 @@ class Eval:
     arguments: tuple[Argument, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True, gc=False):
     """Commands that do not depend on each other, and may be sent side by side.
 
     The reply is the list of their replies. If one fails, others may have been executed.
@@ -75,8 +74,7 @@ class Batch:
     commands: tuple[Call | Eval, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Transaction:
+class Transaction(msgspec.Struct, frozen=True, gc=False):
     """Commands on keys in one slot that are executed together or not at all (MULTI, EXEC).
 
     The reply is the list of their replies.
@@ -85,16 +83,14 @@ class Transaction:
     commands: tuple[Call, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class DropConnections:
+class DropConnections(msgspec.Struct, frozen=True, gc=False):
     """Close the idle connections, so that the next command is sent on a new one.
 
     A reply belonged to another command (I0), so the connections' replies are not to be trusted.
     """
 
 
-@dataclass(frozen=True, slots=True)
-class ReplicationBarrier:
+class ReplicationBarrier(msgspec.Struct, frozen=True, gc=False):
     """At every primary, write a key that lives for a second, and ``WAIT`` until replicas have it.
 
     Replication keeps the order of writes, so those replicas have everything that was written before
@@ -115,16 +111,14 @@ class ReplicationBarrier:
     milliseconds: int
 
 
-@dataclass(frozen=True, slots=True)
-class Nodes:
+class Nodes(msgspec.Struct, frozen=True, gc=False):
     """Ask which servers hold the keys.
 
     The reply is the list of a cluster's primaries by name, or ``[""]`` for one server.
     """
 
 
-@dataclass(frozen=True, slots=True)
-class OnNode:
+class OnNode(msgspec.Struct, frozen=True, gc=False):
     """Commands for one of the :class:`Nodes`, sent together, whatever their keys.
 
     They read, or write the key of a :class:`ReplicationBarrier`: sending them twice does no harm.

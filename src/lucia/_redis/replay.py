@@ -12,7 +12,6 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final, NamedTuple
@@ -274,6 +273,8 @@ def _forget(entries: "deque[Any]", now: float) -> None:
     """Remove the entries that are too old."""
     # Not by popleft: another thread may have removed the entry meanwhile, and the first one now may
     # be too young.
-    with suppress(IndexError, ValueError):  # there is none, or it is gone
+    try:  # each renewal runs this, and suppress() takes longer than all of it
         while (first := entries[0])[0] < now - KEPT_SECONDS:
             entries.remove(first)
+    except (IndexError, ValueError):  # there is none, or it is gone
+        pass
