@@ -33,6 +33,9 @@ ADAPTERS: Final = (ROOT / "docs/writing-an-adapter.md").read_text()
 REDIS: Final = (ROOT / "docs/redis.md").read_text()
 
 _LINK: Final = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)")
+_WORKFLOW: Final = re.compile(r"^\.\./\.\./actions/workflows/([^/]+)(/badge\.svg)?$")
+"""GitHub's own page of a workflow, and its badge; from the README, both are above the files."""
+
 _CODE: Final = re.compile(r"(?ms)^```.*?^```$")
 
 
@@ -59,7 +62,8 @@ def anchors(document: Path) -> set[str]:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
 def test_links(document: Path) -> None:
     """Every link to a document, and to a heading in it, has a target."""
-    for path, anchor in _LINK.findall(_CODE.sub("", document.read_text())):
+    for link, anchor in _LINK.findall(_CODE.sub("", document.read_text())):
+        path = _WORKFLOW.sub(r".github/workflows/\1", link)
         target = (document.parent / path).resolve() if path else document
         assert target.exists(), path
         assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
