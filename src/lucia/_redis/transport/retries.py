@@ -45,6 +45,8 @@ _READS: Final = frozenset(
 # Safe to repeat, even late: ids are used once (I6), so they can't hit a newer session.
 _REVOKES: Final = frozenset({"DEL", "LREM", "SREM"})
 
+_ASK_NODES: Final = (Nodes, OnNode)
+
 SingleCommand = Call | Eval | Transaction | Nodes | OnNode
 """Commands that are sent in one round trip."""
 
@@ -149,9 +151,9 @@ class OperationState:
 
 def is_read(command: Command) -> bool:
     """Return whether a command changes nothing."""
-    return (
-        command.name in _READS if isinstance(command, Call) else isinstance(command, Nodes | OnNode)
-    )
+    if isinstance(command, Call):
+        return command.name in _READS
+    return isinstance(command, _ASK_NODES)
 
 
 def is_repeatable(command: SingleCommand) -> bool:

@@ -301,7 +301,8 @@ class AsyncRedisDriver:
         while True:
             try:
                 # In each round: a lost reply may mean a failover, and its replay comes first (T3).
-                await self._wait_for_replay(state)
+                if self.revocations.due and not state.during_replay:
+                    await self._wait_for_replay(state)
                 route = self._route.peek() or await self._route.get()
                 replies = await _replies(
                     route, command, commands, state.seconds_left(), state.mode(is_retry=is_retry)
@@ -323,7 +324,7 @@ class AsyncRedisDriver:
             is_retry = True
 
     async def _wait_for_replay(self, state: OperationState) -> None:
-        if self._replay is not None and self.revocations.due and not state.during_replay:
+        if self._replay is not None:
             replayer = self._replayer.peek() or await self._replayer.get()
             await replayer.complete(partial(self._revoke_again, self._replay), state.seconds_left())
 

@@ -302,7 +302,8 @@ class RedisDriver:
         while True:
             try:
                 # In each round: a lost reply may mean a failover, and its replay comes first (T3).
-                self._wait_for_replay(state)
+                if self.revocations.due and not state.during_replay:
+                    self._wait_for_replay(state)
                 route = self._route.peek() or self._route.get()
                 replies = _replies(
                     route, command, commands, state.seconds_left(), state.mode(is_retry=is_retry)
@@ -324,7 +325,7 @@ class RedisDriver:
             is_retry = True
 
     def _wait_for_replay(self, state: OperationState) -> None:
-        if self._replay is not None and self.revocations.due and not state.during_replay:
+        if self._replay is not None:
             replayer = self._replayer.peek() or self._replayer.get()
             replayer.complete(partial(self._revoke_again, self._replay), state.seconds_left())
 
