@@ -301,8 +301,8 @@ class AsyncRedisDriver:
         while True:
             try:
                 # In each round: a lost reply may mean a failover, and its replay comes first (T3).
-                if self.revocations.due and not state.during_replay:
-                    await self._wait_for_replay(state)
+                if self._replay is not None and self.revocations.due and not state.during_replay:
+                    await self._wait_for_replay(self._replay, state)
                 route = self._route.peek() or await self._route.get()
                 replies = await _replies(
                     route, command, commands, state.seconds_left(), state.mode(is_retry=is_retry)
@@ -323,10 +323,9 @@ class AsyncRedisDriver:
                 raise error  # outside of the handler, so that the error keeps its own context
             is_retry = True
 
-    async def _wait_for_replay(self, state: OperationState) -> None:
-        if self._replay is not None:
-            replayer = self._replayer.peek() or await self._replayer.get()
-            await replayer.complete(partial(self._revoke_again, self._replay), state.seconds_left())
+    async def _wait_for_replay(self, replay: Replay, state: OperationState) -> None:
+        replayer = self._replayer.peek() or await self._replayer.get()
+        await replayer.complete(partial(self._revoke_again, replay), state.seconds_left())
 
 
 def _topology_of(client: Any) -> Topology | None:

@@ -302,8 +302,8 @@ class RedisDriver:
         while True:
             try:
                 # In each round: a lost reply may mean a failover, and its replay comes first (T3).
-                if self.revocations.due and not state.during_replay:
-                    self._wait_for_replay(state)
+                if self._replay is not None and self.revocations.due and not state.during_replay:
+                    self._wait_for_replay(self._replay, state)
                 route = self._route.peek() or self._route.get()
                 replies = _replies(
                     route, command, commands, state.seconds_left(), state.mode(is_retry=is_retry)
@@ -324,10 +324,9 @@ class RedisDriver:
                 raise error  # outside of the handler, so that the error keeps its own context
             is_retry = True
 
-    def _wait_for_replay(self, state: OperationState) -> None:
-        if self._replay is not None:
-            replayer = self._replayer.peek() or self._replayer.get()
-            replayer.complete(partial(self._revoke_again, self._replay), state.seconds_left())
+    def _wait_for_replay(self, replay: Replay, state: OperationState) -> None:
+        replayer = self._replayer.peek() or self._replayer.get()
+        replayer.complete(partial(self._revoke_again, replay), state.seconds_left())
 
 
 def _topology_of(client: Any) -> Topology | None:
