@@ -537,14 +537,14 @@ async def test_a_connection_to_a_former_server(pools: Pools, tmp_path: Path) -> 
             stack.enter_context(redis.Redis(port=server.port)).set("session", "alive")
         one, other = pools(front.port, revocations), pools(front.port, revocations)
         assert await one.ask(("GET", "session")) == [b"alive"]
-        revocations.revoked(["session"], revocations.changes)
+        revocations.revoked(["session"], revocations.newest_demand)
         front.target = new.port  # open connections stay connected to the former server
         with pytest.raises(BatchRejected):
             await other.ask(("GET", "session"))
         with pytest.raises(BatchRejected):
             await one.ask(("GET", "session"))
         assert await one.ask(("DEL", "session"), mode=UNGATED) == [1]
-        revocations.done(revocations.block(), revocations.changes)
+        revocations.done(revocations.block(), revocations.newest_demand)
         assert await other.ask(("GET", "session")) == [None]
         for pool in (one, other):
             await pool.call(pool.server.drop_idle)

@@ -61,7 +61,7 @@ def revocations(clock: Clock) -> Revocations:
 def finish(revocations: Revocations) -> None:
     """Complete the replay."""
     while revocations.due:
-        revocations.done(revocations.block(), revocations.changes)
+        revocations.done(revocations.block(), revocations.newest_demand)
 
 
 # Remembered ids
@@ -174,7 +174,7 @@ def met_another(revocations: Revocations, place: object, history: bytes | None) 
 def test_changed_history_makes_replay_due(revocations: Revocations) -> None:
     """When a place is met with another history, a replay is due until it is completed."""
     assert met_another(revocations, "p", b"one") is False
-    revocations.revoked(["a"], revocations.changes)
+    revocations.revoked(["a"], revocations.newest_demand)
     assert met_another(revocations, "p", b"one") is False
     assert not revocations.due
     assert met_another(revocations, "p", b"two") is True
@@ -189,11 +189,11 @@ def test_changed_history_makes_replay_due(revocations: Revocations) -> None:
 def test_a_change_during_the_last_block(revocations: Revocations) -> None:
     """A replay is still due if another server was met while its last block was sent."""
     revocations.met("p", b"one")
-    revocations.revoked(["a"], revocations.changes)
+    revocations.revoked(["a"], revocations.newest_demand)
     revocations.met("p", b"two")
-    since, block = revocations.changes, revocations.block()
+    demand, block = revocations.newest_demand, revocations.block()
     revocations.met("p", b"three")
-    revocations.done(block, since)
+    revocations.done(block, demand)
     assert revocations.due
     finish(revocations)
     assert not revocations.due
@@ -209,11 +209,11 @@ def test_no_replay_without_revocations(revocations: Revocations) -> None:
 def test_no_replay_if_nothing_was_revoked(revocations: Revocations) -> None:
     """An operation that revoked nothing causes no replay, even if the history changed meanwhile."""
     revocations.met("place", b"one")
-    since = revocations.changes
+    demand = revocations.newest_demand
     revocations.met("place", b"two")
-    revocations.revoked([], since)
+    revocations.revoked([], demand)
     assert not revocations.due
-    revocations.revoked(["id"], since - 1)
+    revocations.revoked(["id"], demand - 1)
     assert revocations.due
 
 
@@ -221,7 +221,7 @@ def test_node_that_joins_makes_replay_due(revocations: Revocations) -> None:
     """The first nodes of a cluster are no change of history. A node that joins later is one."""
     revocations.met("n1", b"one")
     revocations.expect(["n1", "n2"])
-    revocations.revoked(["a"], revocations.changes)
+    revocations.revoked(["a"], revocations.newest_demand)
     revocations.expect(["n1", "n3"])
     assert met_another(revocations, "n2", b"two") is False
     assert met_another(revocations, "n1", b"other") is True
@@ -233,7 +233,7 @@ def test_node_that_joins_makes_replay_due(revocations: Revocations) -> None:
 def test_unknown_history_changes_on_reconnect(revocations: Revocations) -> None:
     """Without a known history, only a connection that follows a lost one is a change."""
     assert met_another(revocations, "p", None) is False
-    revocations.revoked(["a"], revocations.changes)
+    revocations.revoked(["a"], revocations.newest_demand)
     assert met_another(revocations, "p", None) is False
     revocations.lost("p")
     assert met_another(revocations, "p", None) is True
@@ -250,7 +250,7 @@ def test_lost_connection_counts_at_its_own_place(revocations: Revocations) -> No
     lost, other = ConnectionMonitor(revocations, "p"), ConnectionMonitor(revocations, "q")
     for monitor in (lost, other):
         monitor.connected(None)
-    revocations.revoked(["a"], revocations.changes)
+    revocations.revoked(["a"], revocations.newest_demand)
     lost.lost()
     assert not other.is_changed(None)
     other.connected(None)
@@ -263,16 +263,16 @@ def test_lost_connection_counts_at_its_own_place(revocations: Revocations) -> No
 def test_change_meanwhile(revocations: Revocations) -> None:
     """An id revoked while the primary changes may be revoked on the former one: a replay is due."""
     revocations.met("p", b"one")
-    since = revocations.changes
-    revocations.revoked(["before"], since)
+    demand = revocations.newest_demand
+    revocations.revoked(["before"], demand)
     revocations.met("p", b"two")
     finish(revocations)
-    revocations.revoked(["a"], since)
+    revocations.revoked(["a"], demand)
     assert revocations.due
-    since = revocations.changes
+    demand = revocations.newest_demand
     block = revocations.block()
     revocations.met("p", b"three")
-    revocations.done(block, since)
+    revocations.done(block, demand)
     assert revocations.due
     assert revocations.block() == block
 
@@ -280,11 +280,11 @@ def test_change_meanwhile(revocations: Revocations) -> None:
 def test_late_block_does_not_complete_earlier_replay(revocations: Revocations) -> None:
     """A block that was taken after another change does not complete the earlier demand."""
     revocations.met("p", b"one")
-    revocations.revoked(["a"], revocations.changes)
+    revocations.revoked(["a"], revocations.newest_demand)
     revocations.met("p", b"two")
-    since = revocations.changes
+    demand = revocations.newest_demand
     revocations.met("p", b"three")
-    revocations.done(revocations.block(), since)
+    revocations.done(revocations.block(), demand)
     assert revocations.block() == ["a"]
     finish(revocations)
     assert not revocations.due
@@ -309,10 +309,10 @@ def test_connection_to_a_former_server(revocations: Revocations) -> None:
     monitor = ConnectionMonitor(revocations)
     one, two = (b"role:master\r\nmaster_replid:%b\r\n" % name for name in (b"one", b"two"))
     before = monitor.connected(one)
-    assert before.changes == revocations.changes
+    assert before.demand == revocations.newest_demand
     assert monitor.is_changed(two)
-    assert monitor.connected(two).changes == revocations.changes
-    assert before.changes != revocations.changes
+    assert monitor.connected(two).demand == revocations.newest_demand
+    assert before.demand != revocations.newest_demand
     with pytest.raises(ConnectionError, match="replaced"):
         monitor.is_changed(one, before)
     assert not monitor.is_changed(two, before)
@@ -340,23 +340,23 @@ def test_role_in_a_reply() -> None:
 def test_blocks(revocations: Revocations) -> None:
     """A replay goes in blocks, newest first, and is due until the last of them is done."""
     revocations.met("p", b"one")
-    revocations.revoked(map(str, range(2 * MAX_REPLAYED_AT_ONCE + 1)), revocations.changes)
+    revocations.revoked(map(str, range(2 * MAX_REPLAYED_AT_ONCE + 1)), revocations.newest_demand)
     revocations.met("p", b"two")
     sizes: list[int] = []
     while revocations.due:
         block = revocations.block()
         sizes.append(len(block))
-        revocations.done(block, revocations.changes)
-        revocations.done(block, revocations.changes)  # by another event loop
+        revocations.done(block, revocations.newest_demand)
+        revocations.done(block, revocations.newest_demand)  # by another event loop
     assert sizes == [MAX_REPLAYED_AT_ONCE, MAX_REPLAYED_AT_ONCE, 1]
-    revocations.revoked(["newest"], revocations.changes - 1)
+    revocations.revoked(["newest"], revocations.newest_demand - 1)
     assert revocations.due
     assert revocations.block()[0] == "newest"
 
 
 def test_done_without_due_replay_does_nothing(revocations: Revocations) -> None:
     """Completing a block when no replay is due changes nothing."""
-    revocations.done(["a"], revocations.changes)
+    revocations.done(["a"], revocations.newest_demand)
     assert not revocations.due
 
 

@@ -20,7 +20,7 @@ def due() -> Revocations:
     """Return revocations that have to be replayed."""
     revocations = Revocations()
     revocations.met("p", b"one")
-    revocations.revoked(map(str, range(COUNT)), revocations.changes)
+    revocations.revoked(map(str, range(COUNT)), revocations.newest_demand)
     revocations.met("p", b"two")
     return revocations
 

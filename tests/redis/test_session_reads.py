@@ -567,7 +567,7 @@ async def test_not_before_a_replay_is_complete(server: HeldExchange, recovery: R
     reads = make_reads(recovery, revocations=revocations)
     reads.begin(server)
     revocations.met("server", b"history")
-    revocations.revoked(["x"], revocations.changes)
+    revocations.revoked(["x"], revocations.newest_demand)
     revocations.met("server", b"another history")
     assert revocations.due
     assert reads.find("a") is None

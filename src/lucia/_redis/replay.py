@@ -75,22 +75,26 @@ class Revocations:
         self._first_places_known = False
         self._lost: set[object] = set()
         self._numbers = count(1)
+        # A demand, and the ids that still have to be revoked again for it.
         self._waiting: tuple[int, list[str]] = (0, [])
-        self.changes = 0
-        """The newest demand: another one whenever a server was met with another history."""
+        self.newest_demand = 0
+        """The number of the newest demand for a replay.
+
+        There is a new one whenever a server was met with another history.
+        """
         self.due = False
         """Whether a replay is demanded and not complete: until then nothing else may be sent.
 
         An attribute, since every batch of requests looks at it.
         """
 
-    def revoked(self, session_ids: Iterable[str], since: int) -> None:
+    def revoked(self, session_ids: Iterable[str], demand: int) -> None:
         """Remember that these ids were revoked.
 
         Args:
             session_ids: which ids.
-            since: what :attr:`changes` was before; if it is another one now, they may have been
-                revoked on a server that is not the primary any more: a replay is demanded.
+            demand: the newest demand before they were revoked. If there is a newer one now, that
+                server may not be the primary any more: a replay is demanded.
         """
         now = self._clock()
         if entries := [(now, id_) for id_ in session_ids]:
@@ -98,7 +102,7 @@ class Revocations:
             # First remembered, then compared; `met` demands first and looks then whether anything
             # is remembered. So of two threads at least one sees what the other did.
             self._revoked.extend(entries)
-            if since != self.changes:
+            if demand != self.newest_demand:
                 self._demand()
 
     def renewed(self, used_id: str, successor_id: str) -> None:
@@ -138,7 +142,7 @@ class Revocations:
         Returns:
             The newest demand that this server was met after.
         """
-        demand = self.changes
+        demand = self.newest_demand
         if self.is_changed(place, history):
             # Demanded before it is known, or another thread could find it known and nothing due.
             demand = self._demand()
@@ -152,7 +156,7 @@ class Revocations:
 
     def _demand(self) -> int:
         """Demand a replay, which is due if there is anything to revoke again; return its number."""
-        self.changes = demand = next(self._numbers)
+        self.newest_demand = demand = next(self._numbers)
         # Without anything to revoke again nobody waits; the new number still has each connection
         # checked.
         if self._revoked:
@@ -171,22 +175,23 @@ class Revocations:
 
     def block(self, size: int = MAX_REPLAYED_AT_ONCE) -> list[str]:
         """Return the ids that the replay revokes next, at most so many."""
-        demand, waiting = self._waiting
-        if demand != self.changes:
-            demand = self.changes
+        listed_for, waiting = self._waiting
+        if listed_for != self.newest_demand:
+            listed_for = self.newest_demand
             waiting = self.all()
-            self._waiting = demand, waiting
+            self._waiting = listed_for, waiting
         return waiting[:size]
 
-    def done(self, block: Sequence[str], since: int) -> None:
+    def done(self, block: Sequence[str], demand: int) -> None:
         """Take note that a block was revoked again.
 
         Args:
             block: which ids.
-            since: what :attr:`changes` was before; if it has changed, the replay starts again.
+            demand: the newest demand when the block was returned. If there is a newer one now, the
+                replay starts again.
         """
-        demand, waiting = self._waiting
-        if since == demand:
+        listed_for, waiting = self._waiting
+        if demand == listed_for:
             revoked = frozenset(block)
             waiting = [id_ for id_ in waiting if id_ not in revoked]
             self._waiting = demand, waiting
@@ -194,7 +199,7 @@ class Revocations:
                 # First cleared, then compared: another thread may demand a replay in between, and
                 # in the other order this one would clear it.
                 self.due = False
-                if self.changes != demand:
+                if self.newest_demand != demand:
                     self.due = True
 
 
@@ -210,11 +215,11 @@ class Checkpoint(NamedTuple):
 
     Args:
         history: of the server; None if it does not tell.
-        changes: the newest demand for a replay that the check came after.
+        demand: the newest demand for a replay that the check came after.
     """
 
     history: bytes | None
-    changes: int
+    demand: int
 
 
 @dataclass(frozen=True, slots=True)

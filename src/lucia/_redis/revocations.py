@@ -111,10 +111,10 @@ class RevokedIds:
     ) -> Operation[Any]:
         # Read before the command is sent: if another server takes over while we wait, the former
         # primary may have executed it, and the replay has to repeat it on the new one.
-        changes = self._revocations.changes
+        demand = self._revocations.newest_demand
         reply = yield command
         ids = list(revoked_by(reply))
-        self._revocations.revoked(ids, changes)
+        self._revocations.revoked(ids, demand)
         self.ids.update(ids)
         return reply
 
@@ -158,17 +158,17 @@ class RevocationTracking:
         Raises:
             RevocationNotReplicated: the sessions are revoked, but too few replicas confirmed it.
         """
-        changes = self._revocations.changes
+        demand = self._revocations.newest_demand
         result = yield from self._remember(session_ids, start)
         if self._acknowledgement.replicas:
-            yield from self._confirm(changes)
+            yield from self._confirm(demand)
         return result
 
     def _remember(
         self, session_ids: Sequence[str], start: Callable[[RevocationRecorder], Operation[T]]
     ) -> Operation[T]:
         """Run the operation, and remember what it revoked."""
-        changes, recorder = self._revocations.changes, RevokedIds(self._revocations)
+        demand, recorder = self._revocations.newest_demand, RevokedIds(self._revocations)
         try:
             result = yield from start(recorder)
         except BaseException as error:
@@ -176,17 +176,17 @@ class RevocationTracking:
             if not isinstance(error, Exception) or (
                 isinstance(error, StoreUnavailable) and error.ambiguous
             ):
-                self._revocations.revoked(session_ids, changes)
+                self._revocations.revoked(session_ids, demand)
             raise
         log_revoked(len(recorder.ids))
         # All ids that were asked for, unless no session was revoked: anybody can send any number of
         # ids that do not exist.
         if recorder.ids:
             others = [id_ for id_ in session_ids if id_ not in recorder.ids]
-            self._revocations.revoked(others, changes)
+            self._revocations.revoked(others, demand)
         return result
 
-    def _confirm(self, changes: int) -> Operation[None]:
+    def _confirm(self, demand: int) -> Operation[None]:
         wanted = self._acknowledgement.replicas
         confirmed = yield ReplicationBarrier(
             f"{self._layout.session}:renewed:",
@@ -195,7 +195,7 @@ class RevocationTracking:
             self._acknowledgement.milliseconds,
         )
         # Another server answered than the one that took the writes: its replicas confirm nothing.
-        if self._revocations.changes != changes:
+        if self._revocations.newest_demand != demand:
             confirmed = 0
         if confirmed < wanted:
             raise RevocationNotReplicated(

@@ -243,9 +243,9 @@ async def test_a_shard_that_is_down_is_no_other_server_elsewhere(
                 await adapter.call(route.drop_idle)  # the next connections are checked
                 assert await adapter.live(*others) == others
             shard.accept()
-            changes = adapter.adapter._revocations.changes
+            demand = adapter.adapter._revocations.newest_demand
             assert await adapter.live(*ids) == {*others, *there[1:]}
-            assert adapter.adapter._revocations.changes > changes
+            assert adapter.adapter._revocations.newest_demand > demand
     cluster.on_each("ACL", "DELUSER", "app")
 
 

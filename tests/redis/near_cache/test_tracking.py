@@ -684,11 +684,11 @@ async def test_changed_history_stops_reads_until_replay(
 ) -> None:
     """If a new connection finds another history, nothing is read until the replay is done."""
     near.revocations.met(None, b"another")
-    near.revocations.revoked(["ended"], near.revocations.changes)
+    near.revocations.revoked(["ended"], near.revocations.newest_demand)
     with pytest.raises(BatchRejected):
         await near.read(KEY)
     assert (near.moved, near.sent, len(near.entries)) == (1, 0, 0)
-    near.revocations.done(near.revocations.block(), near.revocations.changes)
+    near.revocations.done(near.revocations.block(), near.revocations.newest_demand)
     assert await near.read(KEY) == [b"A"]
     assert near.moved == 1
 
@@ -713,7 +713,7 @@ async def test_a_connection_that_is_checked(near: Tracking) -> None:
 async def test_a_history_that_changes_meanwhile(near: Tracking, inspector: Inspector) -> None:
     """If the server's role or history changes on an open connection, its reads fail."""
     await near.read(KEY)
-    near.revocations.revoked(["ended"], near.revocations.changes)
+    near.revocations.revoked(["ended"], near.revocations.newest_demand)
     inspector.client.replicaof("127.0.0.1", str(unused_port()))
     try:
         with pytest.raises(NoReply):
@@ -722,7 +722,7 @@ async def test_a_history_that_changes_meanwhile(near: Tracking, inspector: Inspe
         inspector.client.replicaof("NO", "ONE")
     with pytest.raises(BatchRejected):
         await near.read(KEY)
-    near.revocations.done(near.revocations.block(), near.revocations.changes)
+    near.revocations.done(near.revocations.block(), near.revocations.newest_demand)
     assert await near.read(KEY) == [b"A"]
     inspector.client.replicaof("127.0.0.1", str(unused_port()))
     inspector.client.replicaof("NO", "ONE")  # a new history on the same connection

@@ -238,7 +238,7 @@ async def test_control_reused_connection_is_detected(
 
     async def take_kept(server: AsyncServer, seconds: float, **options: Any) -> Any:
         if kept:
-            current = Checkpoint(None, server._monitor.revocations.changes)
+            current = Checkpoint(None, server._monitor.revocations.newest_demand)
             return server_module._Pooled(kept.pop(), checkpoint=current)
         return await take(server, seconds, **options)
 

@@ -100,7 +100,7 @@ class _Pool:
 
         Another event loop or thread may have met another server since the last check.
         """
-        return pooled.checkpoint.changes == self._revocations.changes and (
+        return pooled.checkpoint.demand == self._revocations.newest_demand and (
             during_replay or not self._revocations.due
         )
 
@@ -108,7 +108,9 @@ class _Pool:
         """Return whether the last check is recent, and nothing has happened since (T4)."""
         # Checked since the last loss: a connection as old as the lost one may be lost too (T1).
         oldest = max(time.monotonic() - connection_settings.IDLE_CHECK_SECONDS, self._lost_at)
-        return pooled.checked >= oldest and pooled.checkpoint.changes == self._revocations.changes
+        return (
+            pooled.checked >= oldest and pooled.checkpoint.demand == self._revocations.newest_demand
+        )
 
     def _pop(self) -> _Pooled | None:
         """Return the idle connection that was used last, so that the others can be closed."""

@@ -47,17 +47,20 @@ class _Steps:
     def __init__(self, revocations: Revocations) -> None:
         self.revocations = revocations
         self._size = MAX_REPLAYED_AT_ONCE
-        self._since, self._block = 0, list[str]()
+        self._demand, self._block = 0, list[str]()
 
     def begin(self) -> Sequence[str]:
         """Return the ids that the next step revokes again."""
         # The demand before the block: if another comes in between, done() starts over instead of
         # settling a demand whose ids this block lacks (T3).
-        self._since, self._block = self.revocations.changes, self.revocations.block(self._size)
+        self._demand, self._block = (
+            self.revocations.newest_demand,
+            self.revocations.block(self._size),
+        )
         return self._block
 
     def succeeded(self) -> None:
-        self.revocations.done(self._block, self._since)
+        self.revocations.done(self._block, self._demand)
         self._size = min(2 * self._size, MAX_REPLAYED_AT_ONCE)
 
     def failed(self, error: Exception) -> None:

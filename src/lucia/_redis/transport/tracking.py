@@ -290,7 +290,7 @@ class _Link:
 
     def _is_checked(self) -> bool:
         is_recent = time.monotonic() - self._checked <= connection_settings.IDLE_CHECK_SECONDS
-        return is_recent and self._checkpoint.changes == self._monitor.revocations.changes
+        return is_recent and self._checkpoint.demand == self._monitor.revocations.newest_demand
 
     def lose(self, error: Exception | None) -> None:
         """Stop using the connection: flush the near-cache, then fail the requests in flight."""
