@@ -495,6 +495,13 @@ def test_any_bytes_as_marker(value: bytes) -> None:
     assert decode_marker(value, "old") is None
 
 
+@pytest.mark.parametrize("value", [1, [], [b"{}"], "{}"])
+def test_what_is_no_string_is_no_marker(value: Any) -> None:
+    """A reply that is no string is a mismatch: it belongs to another command."""
+    with pytest.raises(MismatchedReply):
+        decode_marker(value, "old")
+
+
 @pytest.mark.parametrize("id_", ['"other"', "null", "1"])
 def test_marker_of_another(id_: str) -> None:
     """Another id's marker is a mismatch, so it never leads to another user's session."""

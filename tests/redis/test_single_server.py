@@ -632,6 +632,22 @@ def test_mismatched_marker_has_no_successor() -> None:
     assert session == successor
 
 
+@pytest.mark.parametrize(
+    "wrong", [None, b"OK", [], [1], [None], [None, None], [[], 1], [1, 1], [RECORD, 1, 1]]
+)
+def test_mismatched_reply_to_a_renewal(wrong: Reply) -> None:
+    """After a reply to another command, connections are dropped and the renewal is sent again.
+
+    If the first one was executed, the second finds its own successor in the marker.
+    """
+    successor, store = row("a2"), SingleServerStore(DEFAULT)
+    marker = encode_marker(Marker("a", "a2", MINUTE))
+    for reply in (1, [marker, MINUTE]):
+        commands, session = replay(store.renew("a", successor, MINUTE), wrong, None, reply)
+        assert commands == [commands[0], DropConnections(), commands[0]]
+        assert session == successor
+
+
 def test_mismatched_records_are_not_listed() -> None:
     """A user's list holds no record of another id."""
     assert (

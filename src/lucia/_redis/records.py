@@ -335,9 +335,13 @@ def decode_marker(value: bytes | None, used_id: str) -> Marker | None:
     """The marker in a value; None if it holds none.
 
     Raises:
-        MismatchedReply: it is a marker, but of another id.
+        MismatchedReply: it is a marker, but of another id, or not even a string.
     """
-    if value is None or len(value) > MAX_RECORD_BYTES:
+    if value is None:
+        return None
+    if value.__class__ is not bytes:  # as in decode_session
+        raise MismatchedReply
+    if len(value) > MAX_RECORD_BYTES:
         return None
     try:
         members = _parse_object(value)

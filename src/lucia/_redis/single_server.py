@@ -6,7 +6,7 @@ nothing, and the operation starts again (optimistic concurrency).
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, cast
+from typing import Final
 
 from lucia._logs import revoked as log_revoked
 from lucia._redis.cluster import ScriptedSteps, SlotSteps
@@ -32,7 +32,7 @@ from lucia._redis.operations import (
     to_bytes,
     to_text,
 )
-from lucia._redis.records import Marker, decode_marker, encode_marker, encode_row
+from lucia._redis.records import Marker, MismatchedReply, decode_marker, encode_marker, encode_row
 from lucia._redis.revocations import UNRECORDED, RevocationRecorder, RevocationTracking
 from lucia._redis.scripts import ALREADY_EXPIRED, CHANGED, DELETE, TAKEN
 from lucia._rules.caps import surplus_sessions
@@ -419,15 +419,22 @@ class SingleServerStore(BaseStore):
 
 
 def _renew_once(command: Eval, used_id: str, successor_id: str) -> Operation[str | None]:
-    """Run the script RENEW; return the id that the used one leads to now."""
-    reply = yield command
-    if not isinstance(reply, list):
-        _check_written(reply)
-        return successor_id
-    value, ttl = cast("tuple[bytes | None, int]", reply)
-    marker = decode_marker(value, used_id)
-    # The script was sent twice, by the client or after a mismatched reply, and the first run
-    # renewed the session: no other renewal has this successor.
+    """Run the script RENEW; return the id that the used one leads to now.
+
+    Raises:
+        MismatchedReply: the reply belongs to another command. The script may be sent again, also if
+            it ran: it finds its own successor in the marker.
+    """
+    match (yield command):
+        case int(result):
+            _check_written(result)
+            return successor_id
+        case [bytes() | None as value, int(ttl)]:
+            marker = decode_marker(value, used_id)
+        case _:
+            raise MismatchedReply
+    # The script was sent twice, and the first run renewed the session: no other renewal has this
+    # successor.
     if marker is not None and marker.successor == successor_id:
         return successor_id
     return successor_within_grace(marker, ttl)
