@@ -133,6 +133,13 @@ class SentinelPair:
     def sentinels(self) -> list[tuple[str, int]]:
         return [("127.0.0.1", self.sentinel_port)]
 
+    def move(self) -> None:
+        """Promote the replica and make it the Sentinel's master; the primary goes on as it was."""
+        self.pair.replica.client.replicaof("NO", "ONE")
+        with _any_client(self.sentinel_port) as sentinel:
+            sentinel.sentinel_remove(self.name)
+            sentinel.sentinel_monitor(self.name, "127.0.0.1", self.pair.replica.port, 1)
+
     def fail_over(self) -> None:
         """Kill the primary, and wait until the Sentinel has promoted the replica."""
         self.pair.primary.kill()

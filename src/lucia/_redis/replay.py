@@ -270,7 +270,7 @@ class ConnectionMonitor:
         return Checkpoint(history, self.revocations.met(self.place, history))
 
     def lost(self) -> None:
-        """Take note that a connection was lost."""
+        """Take note that a connection was lost, or that the next one may lead elsewhere."""
         self.revocations.lost(self.place)
 
 

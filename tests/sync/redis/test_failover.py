@@ -25,6 +25,7 @@ from tests.support.redis_inspectors import Inspector
 from tests.support.replication import Node, Pair, pair
 from tests.support.sentinels import sentinel_pair
 from tests.support.sessions import row
+from tools.servers import unused_port
 
 OUTAGE = (StoreUnavailable, redis.exceptions.ConnectionError, valkey.exceptions.ConnectionError)
 
@@ -183,6 +184,30 @@ def test_replay_without_the_right_to_info(rights: tuple[str, ...], servers: Pair
         servers.fail_over()
         assert before["calls"] > 0
         assert live(adapter, "revoked", "kept") == {"kept"}
+
+
+@one_kind
+@pytest.mark.parametrize("info", ["+info", "-info"])
+def test_demoted_primary(info: str, servers: Pair) -> None:
+    """A server that takes no writes any more is left, and lost revocations are repeated.
+
+    Without the right to INFO nothing but its error tells that the next server is another one.
+    """
+    for node in (servers.primary, servers.replica):
+        rights = ("on", ">pass", "~*", "+@all", info)
+        node.client.execute_command("ACL", "SETUSER", "app", *rights)
+    with Adapters.on(servers.server(), user="app") as adapter:
+        add(adapter, "revoked", "kept")
+        servers.settle()
+        servers.link.hold()
+        adapter.delete_session("revoked")
+        servers.replica.client.replicaof("NO", "ONE")
+        servers.front.target = servers.replica.port
+        servers.primary.client.replicaof("127.0.0.1", unused_port())
+        assert servers.replica.client.exists("session:revoked") == 1
+        with pytest.raises(redis.exceptions.ReadOnlyError):
+            adapter.set_session(row("new"))
+        assert live(adapter, "revoked", "kept", "new") == {"kept"}
 
 
 def with_a_method_of_its_own(kind: Any) -> Any:
@@ -359,6 +384,32 @@ def test_sentinel(library: str, tmp_path: Path) -> None:
                 "kept",
                 "new",
             }
+
+
+@pytest.mark.parametrize("info", ["+info", "-info"])
+def test_sentinel_names_another_master(info: str, tmp_path: Path) -> None:
+    """If Sentinel names another master, lost revocations are repeated, though no reply was lost.
+
+    Without the right to INFO nothing but its address tells that it is another server.
+    """
+    with sentinel_pair("redis", tmp_path) as group:
+        for node in (group.pair.primary, group.pair.replica):
+            rights = ("on", ">pass", "~*", "+@all", info)
+            node.client.execute_command("ACL", "SETUSER", "app", *rights)
+        with (
+            Clients.behind_sentinel(group, username="app", password="pass") as client,
+            RedisSessionAdapter(client) as adapter,
+        ):
+            add(adapter, "revoked", "kept")
+            group.pair.settle()
+            group.pair.link.hold()
+            adapter.delete_session("revoked")
+            group.move()
+            assert group.pair.replica.client.exists("session:revoked") == 1
+            assert live(adapter, "revoked", "kept") == {"kept"}
+            adapter._driver.drop_idle()  # the next connection is one to the new master
+            assert live(adapter, "revoked", "kept") == {"kept"}
+            assert group.pair.replica.client.exists("session:revoked") == 0
 
 
 def test_cluster(tmp_path: Path) -> None:

@@ -113,7 +113,8 @@ class AsyncOneRoute:
     def __init__(
         self, topology: OneServer, settings: AsyncSettings, revocations: Revocations
     ) -> None:
-        self._server = AsyncServer(topology.factory, ConnectionMonitor(revocations), settings)
+        self._monitor = ConnectionMonitor(revocations)
+        self._server = AsyncServer(topology.factory, self._monitor, settings)
         self.only_server: AsyncServer | None = self._server
 
     def ask(
@@ -144,6 +145,8 @@ class AsyncOneRoute:
 
     async def drop_idle(self) -> None:
         """Close the idle connections."""
+        # The next one may lead to another server. Where INFO is refused, nothing else tells (T3).
+        self._monitor.lost()
         await self._server.drop_idle()
 
     async def aclose(self) -> None:
@@ -165,6 +168,7 @@ class AsyncSentinelRoute(AsyncOneRoute):
 
     async def _leave_master(self) -> None:
         """Close the connections to the former master, those in use when they are given back."""
+        self._monitor.lost()  # as in drop_idle
         await self._server.close_all()
 
 

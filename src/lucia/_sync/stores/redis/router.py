@@ -114,7 +114,8 @@ class OneRoute:
     def __init__(
         self, topology: OneServer, settings: Settings, revocations: Revocations
     ) -> None:
-        self._server = Server(topology.factory, ConnectionMonitor(revocations), settings)
+        self._monitor = ConnectionMonitor(revocations)
+        self._server = Server(topology.factory, self._monitor, settings)
         self.only_server: Server | None = self._server
 
     def ask(
@@ -145,6 +146,8 @@ class OneRoute:
 
     def drop_idle(self) -> None:
         """Close the idle connections."""
+        # The next one may lead to another server. Where INFO is refused, nothing else tells (T3).
+        self._monitor.lost()
         self._server.drop_idle()
 
     def close(self) -> None:
@@ -166,6 +169,7 @@ class SentinelRoute(OneRoute):
 
     def _leave_master(self) -> None:
         """Close the connections to the former master, those in use when they are given back."""
+        self._monitor.lost()  # as in drop_idle
         self._server.close_all()
 
 
