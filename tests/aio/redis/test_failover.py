@@ -204,8 +204,10 @@ async def test_demoted_primary(info: str, servers: Pair) -> None:
         servers.front.target = servers.replica.port
         servers.primary.client.replicaof("127.0.0.1", unused_port())
         assert servers.replica.client.exists("session:revoked") == 1
-        with pytest.raises(redis.exceptions.ReadOnlyError):
+        with pytest.raises(StoreUnavailable) as caught:
             await adapter.set_session(row("new"))
+        assert not caught.value.ambiguous
+        assert isinstance(caught.value.__cause__, redis.exceptions.ReadOnlyError)
         assert await live(adapter, "revoked", "kept", "new") == {"kept"}
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 import pytest
 import redis
 
+from lucia.errors import StoreUnavailable
 from tests.redis.network.failovers import Load
 from tests.support.callers import failures, open_caller, read, some_slow
 from tests.support.redis_inspectors import Inspector
@@ -110,10 +111,29 @@ def test_busy_when_tracking_begins(busy: bool, redis_server: Server) -> None:
             until(is_cached, 8)
 
 
+@pytest.mark.parametrize("flavour", ["asyncio", "threads"])
+def test_busy_is_an_outage(flavour: str, redis_server: Server) -> None:
+    """While a server is busy, requests raise `StoreUnavailable`; afterwards they succeed."""
+    with Inspector(redis_server) as look:
+        (session_id,) = look.fill("reader", 1)
+
+        def connect(clients: Any) -> Any:
+            return clients.make("redis-py as it is", redis_server)
+
+        with open_caller(flavour, connect) as caller:
+            assert not failures(caller.all([read(session_id)]))
+            with Busy(look, seconds=2):
+                (error,) = caller.all([read(session_id)])
+            assert isinstance(error, StoreUnavailable)
+            assert str(error.__cause__).startswith("BUSY ")
+            assert not failures(caller.all([read(session_id)]))
+
+
 class Busy:
     """A server that runs an endless script for a moment and answers BUSY."""
 
-    def __init__(self, inspector: Inspector) -> None:
+    def __init__(self, inspector: Inspector, seconds: float = 0.3) -> None:
+        self._seconds = seconds
         self._client = inspector.client
         self._server = inspector.server
         self._before = self._client.config_get("busy-reply-threshold")
@@ -123,7 +143,7 @@ class Busy:
         self._client.config_set("busy-reply-threshold", 5)
         self._script.start()
         until(self._is_busy)
-        threading.Timer(0.3, self._kill).start()
+        threading.Timer(self._seconds, self._kill).start()
 
     def __exit__(self, *_: object) -> None:
         self._script.join()

@@ -73,8 +73,8 @@ def is_error_reply(error: BaseException) -> bool:
 
 
 def is_outage(error: BaseException) -> bool:
-    """Return whether a server can't serve now: it is loading its data, or its cluster is down."""
-    return is_a(error, "BusyLoadingError") or is_a(error, "ClusterDownError")
+    """Return whether a server can't serve now, so that the command may be sent again later."""
+    return is_transient(error) or is_read_only(error)
 
 
 def redact(error: BaseException, command: Command) -> None:

@@ -123,9 +123,10 @@ class AsyncRedisSessionAdapter:
     :class:`~lucia.RevocationNotReplicated` if too few replicas confirm.
 
     Each method raises :class:`~lucia.StoreUnavailable` if the server can't be reached, does not
-    reply in time, is loading its data or says that its cluster is down, or if the reply to a write
-    is lost; :class:`~lucia.StoreCorrupt` if an index holds a value of another type; and every other
-    error of the client unchanged, but for arguments such as ids, which are removed from its text.
+    reply in time, can't serve now (it loads its data, has become a replica, is busy, or its cluster
+    is down), or if the reply to a write is lost; :class:`~lucia.StoreCorrupt` if an index holds a
+    value of another type; and every other error of the client unchanged, but for arguments such as
+    ids, which are removed from its text.
     """
 
     keeps_attributes: bool = True
