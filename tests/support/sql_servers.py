@@ -118,7 +118,7 @@ def postgresql() -> Iterator[SqlServer]:
     account: dict[str, Any] = (
         {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
     )
-    with _folder(**{name: account[name] for name in ("user", "group") if account}) as folder:
+    with _folder(account.get("user")) as folder:
         data = folder / "data"
         initialize = [
             _postgres("initdb"),
@@ -167,8 +167,8 @@ def _postgres(program: str) -> str:
 
 
 @contextmanager
-def _folder(**owner: str) -> Generator[Path]:
-    """Yield a temporary folder, in memory if there is room.
+def _folder(owner: str | None = None) -> Generator[Path]:
+    """Yield a temporary folder, in memory if there is room, for this user and their group.
 
     It is outside of pytest's folder, which other users can't enter. On a disk, creating and
     dropping tables takes most of a test's time in MariaDB.
@@ -176,8 +176,8 @@ def _folder(**owner: str) -> Generator[Path]:
     is_in_memory = _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free >= _ROOM
     folder = tempfile.mkdtemp(prefix="lucia-sql-", dir=_MEMORY if is_in_memory else None)
     try:
-        if owner:
-            shutil.chown(folder, **owner)
+        if owner is not None:
+            shutil.chown(folder, owner, owner)
         yield Path(folder)
     finally:
         shutil.rmtree(folder)
