@@ -262,7 +262,7 @@ def _check_user(user: _UserColumns, metadata: MetaData) -> None:
 def _holds_text(column: Column[Any]) -> bool:
     try:
         return issubclass(column.type.python_type, str)
-    except NotImplementedError:  # raised by SQLAlchemy for a type that does not say what it holds
+    except NotImplementedError:  # SQLAlchemy 2.0, for a type that does not say what it holds
         return False
 
 
