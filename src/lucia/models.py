@@ -11,7 +11,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import Any, Final, Generic, Literal, NamedTuple, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NamedTuple, Protocol, TypeVar, cast
 
 __all__ = [
     "UNSET",
@@ -34,6 +34,15 @@ __all__ = [
 UserT = TypeVar("UserT")
 UserT_co = TypeVar("UserT_co", covariant=True)
 ModelT = TypeVar("ModelT")
+
+if TYPE_CHECKING:
+    # A class that names no type of ids has text. Only type checkers need to know, and they know
+    # this package without its being installed.
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    UserIdT = TypeVarWithDefault("UserIdT", default=str)
+else:
+    UserIdT = TypeVar("UserIdT")
 
 
 class Unset(Enum):

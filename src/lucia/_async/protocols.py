@@ -6,22 +6,25 @@ Rules for every adapter:
 * Reading a missing row returns None or an empty list; deleting one is not an error.
 * It raises the errors named here, and the errors of its database unchanged.
 * It accepts every id that a row accepts. That session ids have 40 characters is a rule of ``Auth``.
+* A user's id is text in every row, whatever its type in the database and in the application is.
 
 The suites of :mod:`lucia.testing` check them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from lucia._rules.throttling import Attempt, FailureRule
 from lucia.models import UNSET, AsyncFoundSession, KeyRow, SessionRow, StoredSession, Unset, UserRow
 
 __all__ = [
+    "AsyncIdAssigningUserAdapter",
     "AsyncRenewingSessionAdapter",
     "AsyncSessionAdapter",
     "AsyncSessionUserAdapter",
     "AsyncThrottleStore",
     "AsyncThrottlingSessionAdapter",
+    "AsyncTransactionalAdapter",
     "AsyncUserAdapter",
 ]
 
@@ -208,6 +211,43 @@ class AsyncUserAdapter(Protocol):
 
     async def delete_keys_by_user_id(self, user_id: str, /) -> None:
         """Remove all keys of this user, also the primary one; an unknown user is not an error."""
+        ...
+
+
+@runtime_checkable
+class AsyncIdAssigningUserAdapter(Protocol):
+    """Optional for a user adapter: the database assigns the ids of new users."""
+
+    async def add_user(
+        self, attributes: Mapping[str, Any], make_key: Callable[[str], KeyRow] | None, /
+    ) -> UserRow:
+        """Store a new user, whose id the database assigns, and their primary key, both or neither.
+
+        Args:
+            attributes: the user's attributes.
+            make_key: returns the key to store, for the id that was assigned; None for no key.
+
+        Returns:
+            The user as stored.
+
+        Raises:
+            DuplicateKeyId: a key has this id; no user was stored.
+        """
+        ...
+
+
+@runtime_checkable
+class AsyncTransactionalAdapter(Protocol):
+    """Optional for an adapter: takes part in a transaction of the application's."""
+
+    def in_transaction(self, transaction: Any, /) -> Any:
+        """Return an adapter of the same kind that does everything in this transaction.
+
+        It neither commits nor rolls back: that is the caller's.
+
+        Raises:
+            TypeError: this is not such a transaction.
+        """
         ...
 
 

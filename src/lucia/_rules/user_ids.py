@@ -1,0 +1,106 @@
+"""User ids: the application's own type outside, text inside.
+
+``Auth`` takes and returns ids of the application's type. Rows, the session stores and the log have
+text. This is the one place where one is made of the other.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Generic
+from uuid import UUID
+
+from lucia.errors import InvalidUserId
+from lucia.models import UserIdT, check_user_id
+
+__all__ = ["TEXT_IDS", "UserIdType", "user_id_type"]
+
+
+@dataclass(frozen=True, slots=True)
+class UserIdType(Generic[UserIdT]):
+    """The type of an application's user ids, and its text.
+
+    ``str``, ``int`` and ``uuid.UUID`` need no such object: ``Auth(user_id=UUID)``. For another
+    type, such as a ULID's, say how it is written and read:
+    ``UserIdType(ULID, from_text=ULID.from_str)``.
+
+    Args:
+        python_type: the class of the ids.
+        from_text: returns the id with this text; raises ``ValueError`` if it is the text of none.
+        to_text: returns the text of an id; by default ``str``.
+    """
+
+    python_type: type[UserIdT]
+    from_text: Callable[[str], UserIdT]
+    to_text: Callable[[UserIdT], str] = str
+
+    def write(self, user_id: object) -> str:
+        """Return the text of an id.
+
+        Raises:
+            TypeError: it is of another type.
+            ValueError: its text can't be a user's id, see ``UserRow``.
+        """
+        # A bool is an int, and True would be the user 1.
+        if not isinstance(user_id, self.python_type) or isinstance(user_id, bool):
+            raise TypeError(
+                f"user_id must be {_with_article(self.python_type.__name__)}, "
+                f"not {type(user_id).__name__}"
+            )
+        return check_user_id(self.to_text(user_id))
+
+    def write_sought(self, user_id: object) -> str:
+        """Return the text of the id of a user to look up.
+
+        Raises:
+            TypeError: it is of another type.
+            InvalidUserId: no user can have it.
+        """
+        try:
+            return self.write(user_id)
+        except ValueError:
+            raise InvalidUserId from None
+
+    def read(self, text: str) -> UserIdT:
+        """Return the id with this text.
+
+        Raises:
+            TypeError: it is no text.
+            ValueError: no id has this text. Of several texts that can be read as one id, such as
+                ``7`` and ``007``, one is its text.
+        """
+        user_id = self.from_text(check_user_id(text))
+        if self.to_text(user_id) != text:
+            raise ValueError(f"not the text of {_with_article(self.python_type.__name__)}")
+        return user_id
+
+
+TEXT_IDS: Final = UserIdType(str, str)
+"""User ids that are text already."""
+
+_KNOWN: Final[dict[type[Any], UserIdType[Any]]] = {
+    str: TEXT_IDS,
+    int: UserIdType(int, int),
+    UUID: UserIdType(UUID, UUID),
+}
+
+
+def user_id_type(setting: type[UserIdT] | UserIdType[UserIdT]) -> UserIdType[UserIdT]:
+    """Return the type of user ids that a setting stands for: itself, or for ``UUID`` that of UUIDs.
+
+    Raises:
+        TypeError: it is neither a ``UserIdType`` nor one of ``str``, ``int`` and ``UUID``.
+    """
+    if isinstance(setting, UserIdType):
+        return setting
+    known = _KNOWN.get(setting)
+    if known is None:
+        name = getattr(setting, "__name__", repr(setting))
+        raise TypeError(
+            f"user_id must be str, int, UUID or a UserIdType, not {name}: write "
+            f"UserIdType({name}, from_text=...)"
+        )
+    return known
+
+
+def _with_article(name: str) -> str:
+    return f"{'an' if name[:1].lower() in 'aeio' else 'a'} {name}"
