@@ -215,12 +215,12 @@ def wrong_tables(metadata: MetaData) -> Iterator[tuple[type[Exception], str, Any
     yield ValueError, "'b'.* primary key of one column.* it has 2", two
     yield (
         TypeError,
-        "'c' holds float: for other ids than str, int and UUID say how they are written",
+        "'c' holds float: say by AuthTables",
         Table("c", metadata, Column("x", Float, primary_key=True)),
     )
     yield (
         TypeError,
-        "'d' holds object: for other ids",
+        "'d' holds values of an unknown type: say by",
         Table("d", metadata, Column("x", Opaque, primary_key=True)),
     )
     yield (

@@ -101,17 +101,18 @@ def ids_of(column: Column[Any], setting: type[Any] | UserIdType[Any] | None) -> 
     Raises:
         TypeError: that is unknown, or the column's type holds something else.
     """
-    held = _python_type(column)
+    held = _held_type(column.type)
     if setting is None:
         if isinstance(column.type, Uuid) and held is str:
             return _UUID_TEXTS
         try:
             return user_id_type(held)
         except TypeError:
+            name = "values of an unknown type" if held is object else held.__name__
             raise TypeError(
-                f"the primary key of user table {column.table.name!r} holds {held.__name__}: for "
-                "other ids than str, int and UUID say how they are written, by "
-                "AuthTables(..., user_id=UserIdType(...))"
+                f"the primary key of user table {column.table.name!r} holds {name}: say by "
+                "AuthTables(..., user_id=...) what it holds, which is str, int, UUID or a "
+                "UserIdType"
             ) from None
     ids = user_id_type(setting)
     # What a decorator returns may be something else than what its type says.
@@ -123,11 +124,20 @@ def ids_of(column: Column[Any], setting: type[Any] | UserIdType[Any] | None) -> 
     return ids
 
 
-def _python_type(column: Column[Any]) -> type[Any]:
+def _held_type(column_type: TypeEngine[Any]) -> type[Any]:
+    """Return the class of a column's values; ``object`` if that is unknown."""
     try:
-        return column.type.python_type
+        held = column_type.python_type
     except NotImplementedError:  # SQLAlchemy 2.0, for a type that does not say what it holds
-        return object
+        held = object
+    if held is not object or not isinstance(column_type, TypeDecorator):
+        return held
+    # A decorator that converts nothing, such as SQLModel's text, holds what the type below holds.
+    converts = any(
+        getattr(type(column_type), name) is not getattr(TypeDecorator, name)
+        for name in ("process_bind_param", "process_result_value")
+    )
+    return object if converts else _held_type(column_type.impl_instance)
 
 
 def unwrapped(column_type: TypeEngine[Any]) -> TypeEngine[Any]:
