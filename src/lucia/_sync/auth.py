@@ -282,8 +282,10 @@ class Auth(RequestMethods[UserT, UserIdT, AttributesT]):
 
         Raises:
             TypeError: the adapter can't take part in a transaction, or not in this one.
-            RuntimeError: at the end of the block: the transaction in which a user, a key or
-                sessions were changed is still open.
+            RuntimeError: at the end of the block: the transaction is still open, and something was
+                changed in it that needs a revocation after the commit.
+            SessionsNotRevoked: at the end of the block: that revocation failed. To revoke again,
+                call :meth:`invalidate_all_user_sessions`.
         """
         sessions, users = self._given
         if not isinstance(users, TransactionalAdapter):

@@ -429,13 +429,20 @@ class UserMethods(SessionMethods[UserT, UserIdT, AttributesT]):
             self._changes.forget_user(user_id)
 
     def _repeat(self, changes: Changes) -> None:
-        """Repeat what concurrent transactions could undo before the commit of these changes."""
+        """Repeat the revocations that a concurrent login may have escaped before the commit.
+
+        Raises:
+            SessionsNotRevoked: they failed.
+        """
         for user_id in changes.users:
             self._forget_user(user_id)
-        for key in changes.keys:
-            self._revoke_single_use_keys(key)
-        for user_id, keep in changes.sessions.items():
-            self._revoke_all(user_id, keep)
+        try:
+            for key in changes.keys:
+                self._revoke_single_use_keys(key)
+            for user_id, keep in changes.sessions.items():
+                self._revoke_all(user_id, keep)
+        except Exception as error:
+            raise SessionsNotRevoked from error
 
     def _require_assigned_ids(self) -> IdAssigningUserAdapter:
         if self._id_assigning is None:
