@@ -93,7 +93,8 @@ async def sign_up(auth: AsyncAuth[Any, int], name: str = "alice") -> int:
     user = await auth.create_user(
         primary_key=PrimaryKey("email", name, OLD), attributes={"email": name}
     )
-    return user.user_id
+    user_id: int = user.user_id
+    return user_id
 
 
 async def test_commit(database: AsyncDatabase) -> None:

@@ -94,7 +94,8 @@ def sign_up(auth: Auth[Any, int], name: str = "alice") -> int:
     user = auth.create_user(
         primary_key=PrimaryKey("email", name, OLD), attributes={"email": name}
     )
-    return user.user_id
+    user_id: int = user.user_id
+    return user_id
 
 
 def test_commit(database: Database) -> None:
