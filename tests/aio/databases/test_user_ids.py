@@ -302,14 +302,11 @@ class Uuids:
         return uuid(name)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-async def numbered(
-    request: pytest.FixtureRequest, tmp_path: Path
-) -> AsyncIterator[AsyncSQLAlchemyAdapter]:
+@pytest.fixture
+async def numbered(postgresql: SqlServer) -> AsyncIterator[AsyncSQLAlchemyAdapter]:
     """Yield an adapter whose users have numbers."""
-    server = None if request.param == "sqlite" else request.getfixturevalue(request.param)
     tables = TABLES["BigInteger"]
-    async with AsyncDatabase(tables.user.metadata, tmp_path / "app.db", server=server) as engine:
+    async with AsyncDatabase(tables.user.metadata, server=postgresql) as engine:
         yield AsyncSQLAlchemyAdapter(engine, tables)
 
 

@@ -303,14 +303,11 @@ class Uuids:
         return uuid(name)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def numbered(
-    request: pytest.FixtureRequest, tmp_path: Path
-) -> Iterator[SQLAlchemyAdapter]:
+@pytest.fixture
+def numbered(postgresql: SqlServer) -> Iterator[SQLAlchemyAdapter]:
     """Yield an adapter whose users have numbers."""
-    server = None if request.param == "sqlite" else request.getfixturevalue(request.param)
     tables = TABLES["BigInteger"]
-    with Database(tables.user.metadata, tmp_path / "app.db", server=server) as engine:
+    with Database(tables.user.metadata, server=postgresql) as engine:
         yield SQLAlchemyAdapter(engine, tables)
 
 
