@@ -3,6 +3,7 @@
 In all of them the names of tables and columns differ from the library's, and ids are numbers.
 """
 
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -44,7 +45,7 @@ def declarative() -> AuthTables:
         hashed_password: Mapped[str | None] = mapped_column("hash", String(255))
         primary_key: Mapped[bool] = mapped_column("is_first")
         expires: Mapped[int | None] = mapped_column("until", BigInteger)
-        made: Mapped[str] = mapped_column(server_default=func.current_timestamp())
+        made_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     class MemberSession(Base):
         __tablename__ = "member_session"
@@ -89,7 +90,7 @@ def sqlmodel() -> AuthTables:
         metadata = MetaData()
 
     class Member(Base, table=True):
-        __tablename__ = "member"
+        __tablename__ = "member"  # pyright: ignore[reportAssignmentType]
         member_id: int | None = Field(
             default=None, primary_key=True, sa_column_kwargs={"name": "pk"}
         )
@@ -97,7 +98,7 @@ def sqlmodel() -> AuthTables:
         visits: int = 1
 
     class MemberKey(Base, table=True):
-        __tablename__ = "member_key"
+        __tablename__ = "member_key"  # pyright: ignore[reportAssignmentType]
         id: str = Field(primary_key=True, max_length=255, sa_column_kwargs={"name": "key_name"})
         user_id: int = Field(foreign_key="member.pk", sa_column_kwargs={"name": "member_pk"})
         hashed_password: str | None = Field(default=None, max_length=255)
