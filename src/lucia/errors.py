@@ -288,7 +288,8 @@ class SessionsNotRevoked(LuciaError):
     """The password was changed, but revoking the user's sessions failed.
 
     ``__cause__`` is the store's error. Call ``update_key_password`` again with the same password:
-    that is safe and revokes them.
+    that is safe and revokes them. After a block of ``in_transaction``, whose changes are committed,
+    call ``invalidate_all_user_sessions``.
     """
 
     code = "SESSIONS_NOT_REVOKED"

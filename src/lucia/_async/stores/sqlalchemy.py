@@ -122,6 +122,11 @@ class AsyncSQLAlchemyUserAdapter:
         inside._source = transaction
         return inside
 
+    def open_transaction(self) -> object | None:
+        """Return the caller's transaction while it is open; None without one."""
+        source = self._source
+        return source.get_transaction() if isinstance(source, AsyncTransaction) else None
+
     async def get_user(self, user_id: str, /) -> UserRow | None:
         return await self._read(lambda: steps.get_user(self._tables, user_id))
 

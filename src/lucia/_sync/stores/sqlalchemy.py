@@ -123,6 +123,11 @@ class SQLAlchemyUserAdapter:
         inside._source = transaction
         return inside
 
+    def open_transaction(self) -> object | None:
+        """Return the caller's transaction while it is open; None without one."""
+        source = self._source
+        return source.get_transaction() if isinstance(source, Transaction) else None
+
     def get_user(self, user_id: str, /) -> UserRow | None:
         return self._read(lambda: steps.get_user(self._tables, user_id))
 
