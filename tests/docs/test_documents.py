@@ -254,7 +254,7 @@ def test_adapter_suites() -> None:
     suites = (lucia.testing.RenewingSessionAdapterSuite, lucia.testing.UserAdapterSuite)
     cells = [cell for cell, *_ in rows(section(ADAPTERS, "## Test it"))]
     found = [each for cell in cells for each in re.findall(r"`([a-z].*?)`", cell)]
-    assert len(found) == 7
+    assert len(found) == 8
     for each in found:
         name, _, arguments = each.partition("(")
         (member, *_) = [getattr(suite, name) for suite in suites if hasattr(suite, name)]

@@ -598,3 +598,14 @@ def test_library_user_table(held: type[Any], server: SqlServer | None) -> None:
         assert adapter.get_user(anna.id) == anna
         assert adapter.get_user(chosen.id) == chosen
         assert adapter.get_keys_by_user_id(anna.id) == [key(anna.id)]
+
+
+def test_numbers_are_not_used_again(server: SqlServer | None) -> None:
+    """The number of a removed user is not given to the next one."""
+    metadata = MetaData()
+    tables = AuthTables(metadata, user_id=int)
+    with Database(metadata, server=server) as engine:
+        adapter = SQLAlchemyUserAdapter(engine, tables)
+        removed = adapter.add_user({}, None)
+        adapter.delete_user(removed.id)
+        assert (adapter.add_user({}, None)).id != removed.id
