@@ -8,6 +8,7 @@ import ast
 import asyncio
 import inspect
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -33,6 +34,12 @@ settings.load_profile("no deadline")
 
 SHOWN_URL = "redis://localhost:6379"
 """The URL in the documents, which is replaced by that of the test server."""
+
+SHOWN_DATABASES = {
+    "mariadb+aiomysql://app:secret@localhost/app": "mariadb",
+    "postgresql+asyncpg://app:secret@localhost/app": "postgresql",
+}
+"""The URLs of databases in the documents, and the fixtures of the servers in their place."""
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
@@ -60,6 +67,19 @@ def document_redis_url(redis_server: "Server") -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
+def document_databases(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+    """Yield the URL of an empty database for each one that the document shows."""
+    text = request.path.read_text()
+    with ExitStack() as stack:
+        urls: dict[str, str] = {}
+        for shown, kind in SHOWN_DATABASES.items():
+            if shown in text:
+                server = request.getfixturevalue(kind)
+                urls[shown] = server.async_url(stack.enter_context(server.database()))
+        yield urls
+
+
+@pytest.fixture(scope="module")
 def document_runner() -> Iterator[asyncio.Runner]:
     """Return the runner of this document's event loop."""
     with asyncio.Runner() as runner:
@@ -71,6 +91,8 @@ def evaluate_block(example: Example) -> None:
     source = pad(example.parsed, example.line + example.parsed.line_offset).replace(
         SHOWN_URL, example.namespace["document_redis_url"]
     )
+    for shown, url in example.namespace["document_databases"].items():
+        source = source.replace(shown, url)
     example.namespace.setdefault("__name__", "__main__")  # as in a file that a reader runs
     code = compile(
         source, example.path, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True
@@ -91,5 +113,5 @@ class PythonBlockParser(PythonCodeBlockParser):
 pytest_collect_file = Sybil(
     parsers=[PythonBlockParser(), SkipParser()],
     patterns=["README.md", "docs/*.md"],
-    fixtures=["document_redis_url", "document_runner"],
+    fixtures=["document_redis_url", "document_databases", "document_runner"],
 ).pytest()

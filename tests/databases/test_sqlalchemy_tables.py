@@ -2,14 +2,20 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from datetime import date
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
     ClauseElement,
     Column,
     Float,
     ForeignKey,
+    Integer,
     MetaData,
     String,
     Table,
@@ -23,8 +29,11 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column, relationship
 from sqlalchemy.types import UserDefinedType
+from sqlmodel import AutoString
 
+from lucia._rules.user_ids import UserIdType
 from lucia._sqlalchemy import statements as steps
+from lucia._sqlalchemy.columns import KeyColumns
 from lucia._sqlalchemy.statements import Steps
 from lucia._sqlalchemy.tables import (
     AuthTables,
@@ -243,6 +252,143 @@ def test_wrong_user_tables() -> None:
             AuthTables(metadata, user=user)
 
 
+def key_table(metadata: MetaData, name: str, **changes: Column[Any]) -> Table:
+    """Return an application's table for keys, with some columns changed, added or left out."""
+    columns: dict[str, Column[Any] | None] = {
+        "id": Column("id", String(255), primary_key=True),
+        "user_id": Column("user_id", String(255)),
+        "hashed_password": Column("hashed_password", String(255)),
+        "primary_key": Column("primary_key", Boolean),
+        "expires": Column("expires", BigInteger),
+        **changes,
+    }
+    return Table(name, metadata, *(column for column in columns.values() if column is not None))
+
+
+def wrong_key_tables(metadata: MetaData) -> Iterator[tuple[type[Exception], str, Any]]:
+    """Yield key tables that can't be used, with the expected errors."""
+    yield TypeError, "key must be a mapped class or a Table, not 'keys'", "keys"
+    yield ValueError, "key table 'a' belongs to another MetaData", key_table(MetaData(), "a")
+    none: Any = None
+    yield (
+        ValueError,
+        "key table 'b' has no expires: it needs id, user_id, hashed_password, primary_key, expires",
+        key_table(metadata, "b", expires=none),
+    )
+    yield (
+        ValueError,
+        "'c' has no user_id and no expires",
+        key_table(metadata, "c", expires=none, user_id=Column("owner", String(255))),
+    )
+    yield (
+        ValueError,
+        "'d' needs an id that is its primary key or unique",
+        key_table(metadata, "d", id=Column("id", String(255))),
+    )
+    yield (
+        ValueError,
+        "'e' needs a hashed_password that may be NULL",
+        key_table(metadata, "e", hashed_password=Column("hashed_password", Text, nullable=False)),
+    )
+    yield (
+        ValueError,
+        "'f' needs a BigInteger as expires",
+        key_table(metadata, "f", expires=Column("expires", Integer)),
+    )
+    yield (
+        ValueError,
+        "'g' has a column kind that is NOT NULL and has no default",
+        key_table(metadata, "g", kind=Column("kind", Text, nullable=False)),
+    )
+
+
+def test_wrong_key_tables() -> None:
+    """An unusable table for keys is refused, and the message says which and why."""
+    metadata = MetaData()
+    for number, (kind, message, key) in enumerate(wrong_key_tables(metadata)):
+        with pytest.raises(kind, match=message):
+            AuthTables(metadata, key=key, user_table=f"user_{number}")
+
+
+def test_key_tables_with_columns_that_fill_themselves() -> None:
+    """A table for keys may have more columns, and its id may be unique in each way to say so."""
+    metadata = MetaData()
+    more: dict[str, Column[Any]] = {
+        "number": Column("number", Integer, primary_key=True),
+        "made": Column("made", Text, nullable=False, server_default="x"),
+        "kind": Column("kind", Text, nullable=False, default="y"),
+        "note": Column("note", Text),
+    }
+    key_id = Column("id", String(255), unique=True)
+    tables = AuthTables(metadata, key=key_table(metadata, "a", id=key_id, **more))
+    assert list(tables.keys.columns) == list(KeyColumns._fields)
+    indexed = key_table(metadata, "b", id=Column("id", String(255), unique=True, index=True))
+    made = AuthTables(metadata, key=indexed, user_table="other_user")
+    assert made.key is indexed
+
+
+def test_own_session_table() -> None:
+    """An application's table for sessions needs no ``sessions=True``, and all of our columns."""
+    metadata = MetaData()
+    columns: list[Column[Any]] = [
+        Column("id", String(255), primary_key=True),
+        Column("user_id", String(255)),
+        Column("active_expires", BigInteger),
+        Column("idle_expires", BigInteger),
+        Column("attributes", JSON),
+        Column("successor", String(255)),
+    ]
+    own = Table("own_session", metadata, *columns)
+    assert AuthTables(metadata, session=own).session is own
+    without = Table("without", metadata, Column("id", String(255), primary_key=True))
+    with pytest.raises(ValueError, match="session table 'without' has no user_id and no active_ex"):
+        AuthTables(metadata, session=without, user_table="other_user", key_table="other_key")
+
+
+# Types of user ids
+
+
+def test_what_a_primary_key_holds() -> None:
+    """The type of ids is that of the column, or what the application says."""
+    cases: list[tuple[Any, Any, type[Any]]] = [
+        (String(40), None, str),
+        (Integer(), None, int),
+        (BigInteger().with_variant(Integer(), "sqlite"), None, int),
+        (Uuid(), None, UUID),
+        (Uuid(as_uuid=False), None, str),
+        (AutoString(), None, str),
+        (Opaque(), UUID, UUID),
+        (Float(), UserIdType(float, float), float),
+    ]
+    for column_type, setting, held in cases:
+        metadata = MetaData()
+        people = Table("people", metadata, Column("id", column_type, primary_key=True))
+        ids = AuthTables(metadata, user=people, user_id=setting).user_ids.ids
+        assert ids.python_type is held
+
+
+def test_user_id_that_contradicts_the_column() -> None:
+    """A setting that the column's type contradicts is refused."""
+    metadata = MetaData()
+    people = Table("people", metadata, Column("id", Integer, primary_key=True))
+    with pytest.raises(TypeError, match="'people' holds int, not UUID as user_id says"):
+        AuthTables(metadata, user=people, user_id=UUID)
+
+
+def test_made_user_ids() -> None:
+    """Without a user table, ids are text, numbers that the database counts, or random UUIDs."""
+    text_id, number, uuid = (
+        AuthTables(MetaData(), user_id=held).user_id for held in (str, int, UUID)
+    )
+    assert isinstance(text_id.type, String)
+    assert isinstance(number.type, BigInteger)
+    assert number.table.autoincrement_column is number
+    assert isinstance(uuid.type, Uuid)
+    assert uuid.default is not None
+    with pytest.raises(TypeError, match="give the table that holds them, as user="):
+        AuthTables(MetaData(), user_id=UserIdType(float, float))
+
+
 def test_user_and_user_columns() -> None:
     """``user_columns`` together with ``user`` is refused."""
     metadata = MetaData()
@@ -315,6 +461,8 @@ def test_writes_begin_with_a_write(tables: AuthTables) -> None:
         steps.renew_session(tables, "s0", SESSION, 0, 5),
         steps.set_session_capped(tables, SESSION, 3, 5),
     ]
+    insert = next(steps.add_user(AuthTables(MetaData(), user_id=int), {}, None))
+    assert str(insert).startswith("INSERT")
     verbs = {statements(operation, [nothing()])[0][0].split()[0] for operation in operations}
     assert verbs == {"INSERT", "DELETE", "UPDATE"}
 
@@ -476,6 +624,23 @@ def test_hidden_beginnings() -> None:
     error = violated(f"Failing row contains ({secret[:64]}...)", (secret,))
     hide_parameters(error)
     assert secret[:20] not in str(error)
+
+
+def test_hidden_values_of_other_types() -> None:
+    """Numbers, UUIDs, bytes and dates are redacted too, in the ways that databases quote them."""
+    uuid, number, photo, born = (
+        UUID("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"),
+        1234567890,
+        bytes(range(200, 210)),
+        date(1999, 12, 31),
+    )
+    text = f"({uuid}, {uuid.hex}, {number}, \\x{photo.hex()}, {born}) exists"
+    error = violated(text, (uuid, [number], {"photo": photo}, born, None, True, uuid.hex))
+    hide_parameters(error)
+    assert str(error).count("[hidden]") == 5
+    assert not any(
+        quoted in str(error) for quoted in (str(uuid), uuid.hex, "1234567890", "c8c9", "1999")
+    )
 
 
 def test_short_values_stay() -> None:

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Final
@@ -12,7 +12,8 @@ from typing import Final
 import pytest
 import redis
 
-from tests.docs.run_page import BLOCK, PACKAGE, SHOWN_URL
+from tests.docs.run_page import BLOCK, PACKAGE, SHOWN_DATABASE, SHOWN_URL
+from tests.support.sql_servers import SqlServer
 from tools.servers import Server, until, unused_port
 
 ROOT: Final = Path(__file__).parents[2]
@@ -82,10 +83,17 @@ def test_pages_say_what_to_install() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_page(page: Path, wheel: Path, redis_server: Server, tmp_path: Path) -> None:
+def test_page(
+    page: Path, wheel: Path, redis_server: Server, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """In a new environment with only what the page installs, its Python blocks run to the end."""
     python, variables = environment_in(tmp_path, wheel, redis_server)
-    run(tmp_path, variables, python, PAGE_RUNNER, page)
+    with ExitStack() as stack:
+        if shown := SHOWN_DATABASE.search(page.read_text()):
+            server: SqlServer = request.getfixturevalue(shown[1])
+            database = stack.enter_context(server.database())
+            variables["DATABASE_URL"] = server.async_url(database)
+        run(tmp_path, variables, python, PAGE_RUNNER, page)
 
 
 @contextmanager

@@ -305,6 +305,7 @@ def _make_user_table(
         _made_user_id(user_id),
         *columns,
         PrimaryKeyConstraint("id", name=f"pk_{name}"),
+        sqlite_autoincrement=user_id is int,  # else the number of a removed user is used again
     )
 
 

@@ -116,7 +116,8 @@ def ids_of(column: Column[Any], setting: type[Any] | UserIdType[Any] | None) -> 
             ) from None
     ids = user_id_type(setting)
     # What a decorator returns may be something else than what its type says.
-    if not isinstance(column.type, TypeDecorator) and not issubclass(held, ids.python_type):
+    is_sure = held is not object and not isinstance(column.type, TypeDecorator)
+    if is_sure and not issubclass(held, ids.python_type):
         raise TypeError(
             f"the primary key of user table {column.table.name!r} holds {held.__name__}, not "
             f"{ids.python_type.__name__} as user_id says"

@@ -302,14 +302,11 @@ class Uuids:
         return uuid(name)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-async def numbered(
-    request: pytest.FixtureRequest, tmp_path: Path
-) -> AsyncIterator[AsyncSQLAlchemyAdapter]:
+@pytest.fixture
+async def numbered(postgresql: SqlServer) -> AsyncIterator[AsyncSQLAlchemyAdapter]:
     """Yield an adapter whose users have numbers."""
-    server = None if request.param == "sqlite" else request.getfixturevalue(request.param)
     tables = TABLES["BigInteger"]
-    async with AsyncDatabase(tables.user.metadata, tmp_path / "app.db", server=server) as engine:
+    async with AsyncDatabase(tables.user.metadata, server=postgresql) as engine:
         yield AsyncSQLAlchemyAdapter(engine, tables)
 
 
@@ -600,3 +597,14 @@ async def test_library_user_table(held: type[Any], server: SqlServer | None) -> 
         assert await adapter.get_user(anna.id) == anna
         assert await adapter.get_user(chosen.id) == chosen
         assert await adapter.get_keys_by_user_id(anna.id) == [key(anna.id)]
+
+
+async def test_numbers_are_not_used_again(server: SqlServer | None) -> None:
+    """The number of a removed user is not given to the next one."""
+    metadata = MetaData()
+    tables = AuthTables(metadata, user_id=int)
+    async with AsyncDatabase(metadata, server=server) as engine:
+        adapter = AsyncSQLAlchemyUserAdapter(engine, tables)
+        removed = await adapter.add_user({}, None)
+        await adapter.delete_user(removed.id)
+        assert (await adapter.add_user({}, None)).id != removed.id

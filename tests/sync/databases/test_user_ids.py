@@ -303,14 +303,11 @@ class Uuids:
         return uuid(name)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def numbered(
-    request: pytest.FixtureRequest, tmp_path: Path
-) -> Iterator[SQLAlchemyAdapter]:
+@pytest.fixture
+def numbered(postgresql: SqlServer) -> Iterator[SQLAlchemyAdapter]:
     """Yield an adapter whose users have numbers."""
-    server = None if request.param == "sqlite" else request.getfixturevalue(request.param)
     tables = TABLES["BigInteger"]
-    with Database(tables.user.metadata, tmp_path / "app.db", server=server) as engine:
+    with Database(tables.user.metadata, server=postgresql) as engine:
         yield SQLAlchemyAdapter(engine, tables)
 
 
@@ -601,3 +598,14 @@ def test_library_user_table(held: type[Any], server: SqlServer | None) -> None:
         assert adapter.get_user(anna.id) == anna
         assert adapter.get_user(chosen.id) == chosen
         assert adapter.get_keys_by_user_id(anna.id) == [key(anna.id)]
+
+
+def test_numbers_are_not_used_again(server: SqlServer | None) -> None:
+    """The number of a removed user is not given to the next one."""
+    metadata = MetaData()
+    tables = AuthTables(metadata, user_id=int)
+    with Database(metadata, server=server) as engine:
+        adapter = SQLAlchemyUserAdapter(engine, tables)
+        removed = adapter.add_user({}, None)
+        adapter.delete_user(removed.id)
+        assert (adapter.add_user({}, None)).id != removed.id
