@@ -34,7 +34,7 @@ __all__ = [
 Document = dict[str, Any]
 
 REGISTRATION: Final = "lucia_registration"
-"""A new ``ObjectId`` for each stored user, and the same in the keys of that user.
+"""A new text for each stored user, and the same in the keys of that user.
 
 A key with another one belonged to an earlier user with the same id. Documents that others have
 written, such as Lucia JS, have none.
@@ -160,7 +160,7 @@ def user_row(user_id: str, document: Document) -> UserRow:
     )
 
 
-def key_document(key: KeyRow, user_id: Any, registration: ObjectId | None) -> Document:
+def key_document(key: KeyRow, user_id: Any, registration: str | None) -> Document:
     """Return the document of a key of the user with this registration."""
     document = {
         "_id": key.id,

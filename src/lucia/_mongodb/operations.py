@@ -149,7 +149,7 @@ def set_user(
 ) -> Steps[UserRow]:
     id_, fields = form.user_ids.read(user_id), attribute_fields(attributes, form.codec)
     row = user_row(user_id, fields)
-    registration = ObjectId()
+    registration = str(ObjectId())
     own: Document = {"_id": id_, REGISTRATION: registration}
     if key is None:
         yield Insert("users", {**own, **fields})
