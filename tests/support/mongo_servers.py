@@ -5,8 +5,10 @@ NX-27017 stores in SQLite, and says that it is a single server. Each test proces
 free ports. If the environment variable LUCIA_TEST_DATABASE has a URL that begins with ``mongodb``,
 that server is used instead.
 
-They differ from MongoDB: neither has collations, NX-27017 finds no ``ObjectId`` outside of ``_id``
-and shows a transaction's changes before its commit.
+They differ from MongoDB: neither has collations. NX-27017 does not repeat writes, shows a
+transaction's changes before its commit, finds no ``ObjectId`` outside of ``_id`` and no UUID,
+takes texts that a number may have (``1`` and ``01``) for one, and does not say which index a
+duplicate violates.
 """
 
 import os
