@@ -1,8 +1,8 @@
 """Run operations of the MongoDB adapter in processes that kill themselves at one command.
 
 ``python -m tests.support.mongo_kills URL DATABASE`` reads lines of JSON, ``[operation, number of
-the command, "before" or "after"]``, and answers each with a line: ``killed``, or ``done`` if there were
-fewer commands.
+the command, "before" or "after"]``, and answers each with a line: ``killed``, or ``done`` if there
+were fewer commands.
 """
 
 import json
