@@ -7,7 +7,8 @@ The blocks of a document share a namespace, an event loop and an empty Redis. A 
 import ast
 import asyncio
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +19,7 @@ from sybil.evaluators.python import pad
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
 from lucia import _logs
+from tests.support.mongo_servers import empty_app
 
 if TYPE_CHECKING:
     from tools.servers import Server
@@ -37,6 +39,9 @@ settings.load_profile("no deadline")
 
 SHOWN_URL = "redis://localhost:6379"
 """The URL in the documents, which is replaced by that of the test server."""
+
+SHOWN_MONGODB_URL = "mongodb://localhost:27017"
+"""The same for MongoDB."""
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
@@ -64,6 +69,17 @@ def document_redis_url(redis_server: "Server") -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
+def document_mongodb_url(request: pytest.FixtureRequest) -> Callable[[], str]:
+    """Return a function that starts a server for this document, and returns its URL."""
+
+    @cache
+    def start() -> str:
+        return empty_app(request.getfixturevalue("secantusdb"))
+
+    return start
+
+
+@pytest.fixture(scope="module")
 def document_runner() -> Iterator[asyncio.Runner]:
     """Return the runner of this document's event loop."""
     with asyncio.Runner() as runner:
@@ -75,6 +91,8 @@ def evaluate_block(example: Example) -> None:
     source = pad(example.parsed, example.line + example.parsed.line_offset).replace(
         SHOWN_URL, example.namespace["document_redis_url"]
     )
+    if SHOWN_MONGODB_URL in source:
+        source = source.replace(SHOWN_MONGODB_URL, example.namespace["document_mongodb_url"]())
     example.namespace.setdefault("__name__", "__main__")  # as in a file that a reader runs
     code = compile(
         source, example.path, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True
@@ -95,5 +113,5 @@ class PythonBlockParser(PythonCodeBlockParser):
 pytest_collect_file = Sybil(
     parsers=[PythonBlockParser(), SkipParser()],
     patterns=["README.md", "docs/*.md"],
-    fixtures=["document_redis_url", "document_runner"],
+    fixtures=["document_redis_url", "document_mongodb_url", "document_runner"],
 ).pytest()

@@ -1,8 +1,9 @@
 """Follow a page as a reader does: ``python run_page.py PAGE``, in a new environment.
 
 What the page installs is installed first. Then its Python blocks run one after another in one
-namespace. This script needs only the standard library. Two environment variables are read:
-``LUCIA_WHEEL`` is installed instead of ``lucia-auth``, and ``REDIS_URL`` is the server.
+namespace. This script needs only the standard library. Three environment variables are read:
+``LUCIA_WHEEL`` is installed instead of ``lucia-auth``, and ``REDIS_URL`` and ``MONGODB_URL`` are the
+servers.
 """
 
 import ast
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 SHOWN_URL = "redis://localhost:6379"
+SHOWN_MONGODB_URL = "mongodb://localhost:27017"
 
 BLOCK = re.compile(r"(?ms)^```(bash|python)\n(.*?)^```$")
 PACKAGE = re.compile(r"\blucia-auth(?=[\[\s\"']|$)")
@@ -25,6 +27,7 @@ PACKAGE = re.compile(r"\blucia-auth(?=[\[\s\"']|$)")
 def main(page: Path) -> None:
     """Run all blocks of the page."""
     text = page.read_text(encoding="utf-8").replace(SHOWN_URL, os.environ["REDIS_URL"])
+    text = text.replace(SHOWN_MONGODB_URL, os.environ.get("MONGODB_URL", SHOWN_MONGODB_URL))
     blocks = list(BLOCK.finditer(text))
     for language, source in (block.groups() for block in blocks):
         if language == "bash":

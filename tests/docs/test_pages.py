@@ -12,7 +12,8 @@ from typing import Final
 import pytest
 import redis
 
-from tests.docs.run_page import BLOCK, PACKAGE, SHOWN_URL
+from tests.docs.run_page import BLOCK, PACKAGE, SHOWN_MONGODB_URL, SHOWN_URL
+from tests.support.mongo_servers import empty_app
 from tools.servers import Server, until, unused_port
 
 ROOT: Final = Path(__file__).parents[2]
@@ -82,9 +83,17 @@ def test_pages_say_what_to_install() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_page(page: Path, wheel: Path, redis_server: Server, tmp_path: Path) -> None:
+def test_page(
+    page: Path,
+    wheel: Path,
+    redis_server: Server,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> None:
     """In a new environment with only what the page installs, its Python blocks run to the end."""
     python, variables = environment_in(tmp_path, wheel, redis_server)
+    if SHOWN_MONGODB_URL in page.read_text():
+        variables["MONGODB_URL"] = empty_app(request.getfixturevalue("secantusdb"))
     run(tmp_path, variables, python, PAGE_RUNNER, page)
 
 

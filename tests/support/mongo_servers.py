@@ -37,6 +37,7 @@ __all__ = [
     "AsyncMongo",
     "Mongo",
     "MongoServer",
+    "empty_app",
     "given_mongodb",
     "mongo_server",
     "nx_27017",
@@ -141,6 +142,13 @@ def _answers_or_died(process: "subprocess.Popen[Any]", server: MongoServer, log:
             f"{log.read_text()}"
         )
     return server.answers()
+
+
+def empty_app(server: MongoServer) -> str:
+    """Drop the database that the documents use, and return the server's URL."""
+    with MongoClient[Any](server.url) as client:
+        client.drop_database("app")
+    return server.url
 
 
 class AsyncMongo:

@@ -176,7 +176,7 @@ def test_set_key_against_delete_user(
         adapter.delete_user("anna")
 
 
-def test_reset_connections(mongo_server: MongoServer) -> None:
+def test_reset_mongodb_connections(mongo_server: MongoServer) -> None:
     """While connections are reset, a sign-up is stored whole or not at all, and can be repeated."""
     if mongo_server.port == 0:
         pytest.skip("the proxy is in front of a server on this machine")
@@ -215,7 +215,7 @@ def test_reset_connections(mongo_server: MongoServer) -> None:
     ("command", "after"),
     [("insert", 0), ("insert", 1), ("findAndModify", 0), ("findAndModify", 1), ("delete", 0)],
 )
-def test_lost_reply(mongo_server: MongoServer, command: str, after: int) -> None:
+def test_lost_mongodb_reply(mongo_server: MongoServer, command: str, after: int) -> None:
     """A write whose reply is lost is repeated by the driver, and has the outcome of the first."""
     if mongo_server.port == 0:
         pytest.skip("the proxy is in front of a server on this machine")
@@ -232,7 +232,7 @@ def test_lost_reply(mongo_server: MongoServer, command: str, after: int) -> None
 
 
 @with_sessions
-def test_lost_reply_to_a_deletion(mongo_server: MongoServer) -> None:
+def test_lost_reply_to_mongodb_deletion(mongo_server: MongoServer) -> None:
     """The driver does not repeat a deletion of several documents; the caller can."""
     if mongo_server.port == 0:
         pytest.skip("the proxy is in front of a server on this machine")
