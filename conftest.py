@@ -19,9 +19,9 @@ from sybil.evaluators.python import pad
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
 from lucia import _logs
-from tests.support.mongo_servers import empty_app
 
 if TYPE_CHECKING:
+    from tests.support.mongo_servers import MongoServer
     from tools.servers import Server
 
 # Assertions in these helpers explain their failures as those of tests do.
@@ -74,7 +74,9 @@ def document_mongodb_url(request: pytest.FixtureRequest) -> Callable[[], str]:
 
     @cache
     def start() -> str:
-        return empty_app(request.getfixturevalue("secantusdb"))
+        server: MongoServer = request.getfixturevalue("secantusdb")
+        server.drop("app")
+        return server.url
 
     return start
 

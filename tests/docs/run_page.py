@@ -2,8 +2,8 @@
 
 What the page installs is installed first. Then its Python blocks run one after another in one
 namespace. This script needs only the standard library. Three environment variables are read:
-``LUCIA_WHEEL`` is installed instead of ``lucia-auth``, and ``REDIS_URL`` and ``MONGODB_URL`` are the
-servers.
+``LUCIA_WHEEL`` is installed instead of ``lucia-auth``, and ``REDIS_URL`` and ``MONGODB_URL`` are
+the servers.
 """
 
 import ast

@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from tests.docs.run_page import BLOCK, PACKAGE, SHOWN_MONGODB_URL, SHOWN_URL
-from tests.support.mongo_servers import empty_app
+from tests.support.mongo_servers import MongoServer
 from tools.servers import Server, until, unused_port
 
 ROOT: Final = Path(__file__).parents[2]
@@ -93,7 +93,9 @@ def test_page(
     """In a new environment with only what the page installs, its Python blocks run to the end."""
     python, variables = environment_in(tmp_path, wheel, redis_server)
     if SHOWN_MONGODB_URL in page.read_text():
-        variables["MONGODB_URL"] = empty_app(request.getfixturevalue("secantusdb"))
+        server: MongoServer = request.getfixturevalue("secantusdb")
+        server.drop("app")
+        variables["MONGODB_URL"] = server.url
     run(tmp_path, variables, python, PAGE_RUNNER, page)
 
 

@@ -37,7 +37,6 @@ __all__ = [
     "AsyncMongo",
     "Mongo",
     "MongoServer",
-    "empty_app",
     "given_mongodb",
     "mongo_server",
     "nx_27017",
@@ -71,6 +70,11 @@ class MongoServer:
     def __repr__(self) -> str:
         return self.kind
 
+    def drop(self, database: str) -> None:
+        """Drop a database."""
+        with MongoClient[Any](self.url) as client:
+            client.drop_database(database)
+
     def answers(self) -> bool:
         """Return whether the server accepts connections."""
         try:
@@ -86,8 +90,7 @@ def given_mongodb() -> Iterator[MongoServer]:
     """Yield the caller's server. Its database for the tests is dropped at the end."""
     server = MongoServer("given", _GIVEN, 0)
     yield server
-    with MongoClient[Any](server.url) as client:
-        client.drop_database(server.database)
+    server.drop(server.database)
 
 
 @pytest.fixture(scope="session")
@@ -142,13 +145,6 @@ def _answers_or_died(process: "subprocess.Popen[Any]", server: MongoServer, log:
             f"{log.read_text()}"
         )
     return server.answers()
-
-
-def empty_app(server: MongoServer) -> str:
-    """Drop the database that the documents use, and return the server's URL."""
-    with MongoClient[Any](server.url) as client:
-        client.drop_database("app")
-    return server.url
 
 
 class AsyncMongo:
