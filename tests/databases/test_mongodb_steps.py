@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import count
+from itertools import count, product
 from typing import Any, Final
 
 import pytest
@@ -166,9 +166,9 @@ def stops(
     for commands in count():
         scene.reset()
         first, second = begin()
-        first.run(commands)
+        has_ended = first.run(commands).done
         yield first, second.run()
-        if first.done:
+        if has_ended:
             return
 
 
@@ -182,11 +182,15 @@ def check_sign_ups(scene: Scene, operations: Sequence[Stopped]) -> None:
     scene.check_clean()
 
 
-def test_slow_sign_up(scene: Scene) -> None:
-    """A sign-up that pauses anywhere while another runs has succeeded or failed, but not both."""
-    for first, second in stops(scene, lambda: (scene.sign_up("a", "1"), scene.sign_up("b", "2"))):
+def test_slow_sign_ups(scene: Scene) -> None:
+    """Of two sign-ups that pause anywhere, one after the other, exactly one succeeds."""
+    for commands in product(range(6), repeat=2):
+        scene.reset()
+        first, second = scene.sign_up("a", "1"), scene.sign_up("b", "2")
+        first.run(commands[0])
+        second.run(commands[1])
         scene.check_whole("a", "b")
-        check_sign_ups(scene, [first.run(), second])
+        check_sign_ups(scene, [first.run(), second.run()])
 
 
 def test_abandoned_sign_up(scene: Scene) -> None:
@@ -215,6 +219,9 @@ def test_seen_sign_up(scene: Scene) -> None:
 
 def test_refused_sign_up(scene: Scene) -> None:
     """A sign-up that the application's own index refuses leaves nothing, wherever it paused."""
+    scene.reset()
+    assert isinstance(scene.sign_up("a", "owner").run().result, DuplicateKeyError)
+    assert [document["_id"] for document in scene.documents()] == ["owner"]
     for first, second in stops(scene, lambda: (scene.sign_up("a"), scene.sign_up("b"))):
         first.run()
         assert sum(isinstance(each.result, UserRow) for each in (first, second)) == 1
