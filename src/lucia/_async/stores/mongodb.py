@@ -246,5 +246,5 @@ class AsyncMongoUserAdapter:
             case steps.FindAll(_, filter_):
                 found = collection.find(filter_, session=session, collation=_SIMPLE)
                 return await found.to_list()
-            case steps.Find(_, filter_):
-                return await collection.find_one(filter_, session=session, collation=_SIMPLE)
+            case _:
+                return await collection.find_one(command.filter, session=session, collation=_SIMPLE)

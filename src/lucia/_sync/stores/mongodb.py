@@ -247,5 +247,5 @@ class MongoUserAdapter:
             case steps.FindAll(_, filter_):
                 found = collection.find(filter_, session=session, collation=_SIMPLE)
                 return found.to_list()
-            case steps.Find(_, filter_):
-                return collection.find_one(filter_, session=session, collation=_SIMPLE)
+            case _:
+                return collection.find_one(command.filter, session=session, collation=_SIMPLE)
