@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 # Assertions in these helpers explain their failures as those of tests do.
 pytest.register_assert_rewrite("tests.support", "tests.aio.support", "tests.sync.support")
 
-pytest_plugins = ["tests.support.redis_servers", "tests.support.sql_servers"]
+pytest_plugins = [
+    "tests.support.redis_servers",
+    "tests.support.sql_servers",
+    "tests.support.mongo_servers",
+]
 
 # How long an example takes depends on the machine more than on the code.
 settings.register_profile("no deadline", settings(), deadline=None)
@@ -38,6 +42,7 @@ SHOWN_URL = "redis://localhost:6379"
 SHOWN_DATABASES = {
     "mariadb+aiomysql://app:secret@localhost/app": "mariadb",
     "postgresql+asyncpg://app:secret@localhost/app": "postgresql",
+    "mongodb://localhost:27017": "secantusdb",
 }
 """The URLs of databases in the documents, and the fixtures of the servers in their place."""
 
@@ -71,12 +76,11 @@ def document_databases(request: pytest.FixtureRequest) -> Iterator[dict[str, str
     """Yield the URL of an empty database for each one that the document shows."""
     text = request.path.read_text()
     with ExitStack() as stack:
-        urls: dict[str, str] = {}
-        for shown, kind in SHOWN_DATABASES.items():
-            if shown in text:
-                server = request.getfixturevalue(kind)
-                urls[shown] = server.async_url(stack.enter_context(server.database()))
-        yield urls
+        yield {
+            shown: stack.enter_context(request.getfixturevalue(fixture).document_database())
+            for shown, fixture in SHOWN_DATABASES.items()
+            if shown in text
+        }
 
 
 @pytest.fixture(scope="module")

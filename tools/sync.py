@@ -34,6 +34,7 @@ PAIRS: Mapping[str, str] = {"src/lucia/_async": "src/lucia/_sync", "tests/aio": 
 """The folders of the sources and of their twins, relative to the repository."""
 
 PHRASES: Mapping[str, str] = {
+    "pymongo.asynchronous": "pymongo.synchronous",
     "redis.asyncio": "redis",
 }
 """Replaced wherever they are whole words, longer ones first."""

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 SHOWN_URL = "redis://localhost:6379"
-SHOWN_DATABASE = re.compile(r"(mariadb|postgresql)\+\w+://app:secret@localhost/app")
+SHOWN_DATABASE = re.compile(
+    r"(mariadb|postgresql)\+\w+://app:secret@localhost/app|mongodb://localhost:27017"
+)
 
 BLOCK = re.compile(r"(?ms)^```(bash|python)\n(.*?)^```$")
 PACKAGE = re.compile(r"\blucia-auth(?=[\[\s\"']|$)")

@@ -13,7 +13,6 @@ import pytest
 import redis
 
 from tests.docs.run_page import BLOCK, PACKAGE, SHOWN_DATABASE, SHOWN_URL
-from tests.support.sql_servers import SqlServer
 from tools.servers import Server, until, unused_port
 
 ROOT: Final = Path(__file__).parents[2]
@@ -90,9 +89,8 @@ def test_page(
     python, variables = environment_in(tmp_path, wheel, redis_server)
     with ExitStack() as stack:
         if shown := SHOWN_DATABASE.search(page.read_text()):
-            server: SqlServer = request.getfixturevalue(shown[1])
-            database = stack.enter_context(server.database())
-            variables["DATABASE_URL"] = server.async_url(database)
+            server = request.getfixturevalue(shown[1] or "secantusdb")
+            variables["DATABASE_URL"] = stack.enter_context(server.document_database())
         run(tmp_path, variables, python, PAGE_RUNNER, page)
 
 

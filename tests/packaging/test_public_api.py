@@ -13,9 +13,11 @@ import lucia.testing
 OPTIONAL = (
     "aiosqlite",
     "argon2",
+    "bson",
     "fastapi",
     "hypothesis",
     "msgspec",
+    "pymongo",
     "pytest",
     "redis",
     "sqlalchemy",
@@ -193,6 +195,7 @@ def test_redis_adapter_that_fails_for_another_reason(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("module", "extra"),
     [
+        ("lucia.adapters.mongodb", "mongodb"),
         ("lucia.adapters.redis", "redis"),
         ("lucia.adapters.sqlalchemy", "sqlalchemy"),
         ("lucia.middleware.fastapi", "fastapi"),

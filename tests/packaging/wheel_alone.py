@@ -12,6 +12,7 @@ OPTIONAL = {
     "argon2",
     "cryptography",
     "fastapi",
+    "pymongo",
     "redis",
     "rich",
     "sqlalchemy",
@@ -44,7 +45,7 @@ for name in lucia.__all__:
     getattr(lucia, name)
 found = dict(refusals("lucia"))
 assert not OPTIONAL & {name.split(".")[0] for name in sys.modules}
-assert {"lucia.adapters.sqlalchemy", "lucia.cli"} <= found.keys()
+assert {"lucia.adapters.mongodb", "lucia.adapters.sqlalchemy", "lucia.cli"} <= found.keys()
 for module, message in found.items():
     assert "lucia-auth[" in message, (
         f"the error of import {module} must name the extra it needs: {message!r}"

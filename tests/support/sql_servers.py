@@ -72,6 +72,12 @@ class SqlServer:
         finally:
             self._execute(f"DROP DATABASE {name}")
 
+    @contextmanager
+    def document_database(self) -> Generator[str]:
+        """Create an empty database for a document, and yield its URL."""
+        with self.database() as name:
+            yield self.async_url(name)
+
     def answers(self) -> bool:
         """Return whether the server accepts connections."""
         try:

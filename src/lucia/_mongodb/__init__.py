@@ -1,0 +1,1 @@
+"""Documents in MongoDB, and each operation on them as a generator of commands."""
