@@ -7,7 +7,9 @@ from typing import Annotated, Any, Final, Protocol, cast
 
 import redis
 import typer
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException
+from redis.retry import Retry
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -38,6 +40,7 @@ __all__ = [
     "layout_of",
     "other_databases",
     "print_error",
+    "printable",
     "progress_bar",
     "redis_client",
 ]
@@ -71,6 +74,10 @@ ClusterOption = Annotated[
 ]
 
 
+TIMEOUTS: Final[dict[str, Any]] = {"socket_connect_timeout": 5, "socket_timeout": 5}
+"""In seconds, for a server that does not answer."""
+
+
 class CommandError(Exception):
     """The command could not run. The message is printed."""
 
@@ -90,6 +97,11 @@ def describe(error: BaseException) -> str:
     if isinstance(error, StoreUnavailable) and error.__cause__ is not None:
         return describe(error.__cause__)
     return f"{type(error).__name__}: {error}"
+
+
+def printable(text: str) -> str:
+    """Return a text in which escapes stand for what could change the terminal or its reading."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def layout_of(
@@ -128,14 +140,26 @@ def redis_client(url: str, cluster: bool | None) -> Generator[Any, None, None]:
             database.
     """
     try:
-        client: Any = redis.Redis.from_url(url, protocol=2)  # pyright: ignore[reportUnknownMemberType]
-    except ValueError as error:
-        raise CommandError(str(error)) from None
+        # The URL's own options win. Without retries, since an operator sees the error and decides.
+        client: Any = redis.Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
+            url, protocol=2, retry=Retry(NoBackoff(), 0), **TIMEOUTS
+        )
+    except ValueError:
+        # redis-py's own text may quote a part of the password.
+        raise CommandError(
+            "this is no URL of a Redis server: expected redis://user:password@host:port/number, "
+            "rediss://… for TLS, or unix://path?db=number. In a password, write %40 for @, %23 for "
+            "#, %2F for / and %25 for %"
+        ) from None
     try:
         client.time()  # connects: reports a wrong password or database before anything is read
         if _is_cluster(client) if cluster is None else cluster:
             client.close()
-            client = redis.RedisCluster.from_url(url, protocol=2)
+            client = redis.RedisCluster.from_url(url, protocol=2, **TIMEOUTS)
+    except redis.InvalidResponse:
+        raise CommandError(
+            "the server at this address is not Redis: it answers in another protocol"
+        ) from None
     except (redis.RedisError, RedisClusterException) as error:
         raise CommandError(describe(error)) from None
     try:
@@ -152,10 +176,11 @@ def _is_cluster(client: Any) -> bool:
         return False
 
 
-def other_databases(client: Any) -> str:
+def other_databases(client: Any, *, if_empty: bool = False) -> str:
     """Return a hint that names the other databases of this server that have keys.
 
-    The hint is empty if none has keys, or the server refuses to tell.
+    The hint is empty if none has keys, or the server refuses to tell; with ``if_empty`` also if
+    this database has any key.
     """
     if isinstance(client, redis.RedisCluster):
         return ""
@@ -163,6 +188,8 @@ def other_databases(client: Any) -> str:
     try:
         databases: dict[str, Any] = client.info("keyspace")
     except redis.RedisError:
+        return ""
+    if if_empty and f"db{number}" in databases:
         return ""
     counts = {
         name.removeprefix("db"): statistics["keys"]
