@@ -79,9 +79,8 @@ class DatabaseStore:
         columns = _columns(inspector, session_table)
         # Where nothing refers to users, any name will do: their table is not used.
         self._user = _user_column(inspector, session_table, user_table)
-        missing = [
-            name for name in check_sessions(self._tables(String())).columns if name not in columns
-        ]
+        expected = check_sessions(self._tables(String())).columns
+        missing = [column.name for column in expected if column.name not in columns]
         if missing:
             raise CommandError(
                 f"the table {session_table!r} has no column {', '.join(missing)}, so it is not the "

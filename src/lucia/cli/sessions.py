@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Annotated, Any, Final
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
@@ -33,6 +34,9 @@ __all__ = ["app"]
 
 VERSION: Final = 1
 """The version of the JSON of these commands."""
+
+MIN_WIDTH: Final = 100
+"""How wide the list is at least, in characters. In a narrower terminal its lines are wrapped."""
 
 Command = Callable[..., int]
 
@@ -219,24 +223,16 @@ def _print_json(members: dict[str, Any], code: int) -> None:
 
 
 def _print_table(sessions: list[Device]) -> None:
-    table = Table(
-        Column("handle", no_wrap=True),
-        Column("signed in", no_wrap=True),
-        Column("expires", no_wrap=True),
-        "state",
-        Column("metadata", overflow="fold"),
-    )
+    console = Console()
+    # Handles are copied, so they are not wrapped, and neither is what is easily misread.
+    whole = (Column(name, no_wrap=True) for name in ("handle", "signed in", "expires", "state"))
+    table = Table(*whole, Column("metadata", overflow="fold"), box=SIMPLE_HEAD, pad_edge=False)
     for each in sessions:
+        times = (_time(each.created_at), _time(each.idle_period_expires_at))
         metadata = json.dumps(dict(each.metadata), ensure_ascii=False) if each.metadata else ""
-        cells = (
-            each.handle,
-            _time(each.created_at),
-            _time(each.idle_period_expires_at),
-            each.state,
-            metadata,
-        )
+        cells = (each.handle, *times, each.state, metadata)
         table.add_row(*(Text(printable(cell)) for cell in cells))
-    Console().print(table)
+    console.print(table, width=max(console.width, MIN_WIDTH), crop=False)
 
 
 def _print_revoked(user: str, revoked: list[Device], kept: list[Device]) -> None:

@@ -52,7 +52,7 @@ class StoreOptions:
             help="redis://, rediss:// (TLS) or unix://, or a database's URL as SQLAlchemy takes "
             "it. With a password, better in the environment.",
         ),
-    ] = field(repr=False)
+    ] = field(default="", repr=False)
     layout: LayoutOption = "default"
     session_namespace: SessionNamespaceOption = None
     user_session_namespace: UserSessionNamespaceOption = None
@@ -247,6 +247,8 @@ def open_store(options: StoreOptions) -> Generator[Store, None, None]:
     Raises:
         CommandError: it can't be reached, is none, or stops answering; also from the block.
     """
+    if not options.store:
+        raise CommandError("name the store, with --store URL or in LUCIA_STORE_URL")
     scheme = options.store.partition(":")[0].lower()
     if scheme in REDIS_SCHEMES:
         with _open_redis(options) as store:
