@@ -1,5 +1,7 @@
 """The command ``lucia``: one module for each of its commands, and :mod:`lucia.cli.shared`."""
 
+import logging
+
 try:
     import typer
 
@@ -32,4 +34,6 @@ app.add_typer(sessions.app, name="sessions")
 
 def main() -> None:
     """Run the command."""
+    # A command prints why it failed. Without a handler, Python would print the library's log lines.
+    logging.getLogger("lucia").addHandler(logging.NullHandler())
     app()

@@ -190,7 +190,7 @@ def _sessions_of(store: Store, user: str) -> tuple[list[Device], str]:
     try:
         sessions = store.logins_of(user).list()
     except InvalidUserId:
-        return [], f"There is no user {_quoted(user)}."
+        return [], f"There is no {_quoted(user)}."
     if sessions:
         return sessions, ""
     return [], store.hint() or f"No sessions of {_quoted(user)}."
@@ -223,16 +223,15 @@ def _print_json(members: dict[str, Any], code: int) -> None:
 
 
 def _print_table(sessions: list[Device]) -> None:
-    console = Console()
     # Handles are copied, so they are not wrapped, and neither is what is easily misread.
     whole = (Column(name, no_wrap=True) for name in ("handle", "signed in", "expires", "state"))
-    table = Table(*whole, Column("metadata", overflow="fold"), box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(*whole, Column("metadata", overflow="fold"), box=SIMPLE_HEAD, show_edge=False)
     for each in sessions:
         times = (_time(each.created_at), _time(each.idle_period_expires_at))
         metadata = json.dumps(dict(each.metadata), ensure_ascii=False) if each.metadata else ""
         cells = (each.handle, *times, each.state, metadata)
         table.add_row(*(Text(printable(cell)) for cell in cells))
-    console.print(table, width=max(console.width, MIN_WIDTH), crop=False)
+    Console(width=max(Console().width, MIN_WIDTH)).print(table)
 
 
 def _print_revoked(user: str, revoked: list[Device], kept: list[Device]) -> None:
@@ -260,7 +259,7 @@ def _shown(count: Count, *, exact: bool) -> str:
 
 
 def _time(time: datetime) -> str:
-    return f"{time:%Y-%m-%d %H:%M:%S} UTC"
+    return f"{time:%Y-%m-%d %H:%M} UTC"
 
 
 def _quoted(user: str) -> str:
