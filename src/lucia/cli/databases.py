@@ -176,8 +176,12 @@ def _user_column(
     """Return the table, the column and the schema of the users' ids; None if none is known."""
     if user_table is not None:
         _columns(inspector, user_table)
-        (column,) = inspector.get_pk_constraint(user_table)["constrained_columns"]
-        return user_table, column, None
+        key_columns = inspector.get_pk_constraint(user_table)["constrained_columns"]
+        if len(key_columns) != 1:
+            raise CommandError(
+                f"the primary key of {user_table!r} is not one column, so it is not the users' table"
+            )
+        return user_table, key_columns[0], None
     for key in inspector.get_foreign_keys(session_table):
         if key["constrained_columns"] == ["user_id"]:
             return key["referred_table"], key["referred_columns"][0], key["referred_schema"]
