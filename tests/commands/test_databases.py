@@ -215,8 +215,13 @@ def test_text_that_is_no_id(url: str, ids: str, user: str) -> None:
 def test_own_tables(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the library's own tables under other names, --keep follows a renewal."""
     metadata, engine = MetaData(), create_engine(url)
-    names = {"user_table": "users", "session_table": "logins"}
-    tables = AuthTables(metadata, user_columns=[Column("name", Text)], sessions=True, **names)
+    tables = AuthTables(
+        metadata,
+        user_columns=[Column("name", Text)],
+        sessions=True,
+        user_table="users",
+        session_table="logins",
+    )
     metadata.create_all(engine)
     adapter = SQLAlchemyAdapter(engine, tables)
     auth: Auth[User] = Auth(sessions=adapter, users=adapter, env="DEV")

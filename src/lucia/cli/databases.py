@@ -153,7 +153,7 @@ def _ids_in(stored: TypeEngine[Any], user_id: str) -> tuple[UserIdType[Any], Typ
     if python_type is str:
         # What is no CHAR of 32 characters but has hyphens can only be a UUID there.
         if isinstance(stored, CHAR) and stored.length == _UUID_DIGITS and "-" in user_id:
-            return user_id_type(UUID), Uuid()
+            return user_id_type(UUID), Uuid(native_uuid=False)
         return TEXT_IDS, stored
     if python_type in (int, UUID):
         return user_id_type(python_type), stored
@@ -179,7 +179,7 @@ def _user_column(
         key_columns = inspector.get_pk_constraint(user_table)["constrained_columns"]
         if len(key_columns) != 1:
             raise CommandError(
-                f"the primary key of {user_table!r} is not one column, so it is not the users' table"
+                f"the primary key of {user_table!r} is not one column, so these are not the users"
             )
         return user_table, key_columns[0], None
     for key in inspector.get_foreign_keys(session_table):
