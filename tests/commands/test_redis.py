@@ -16,6 +16,7 @@ from lucia import AsyncAuth, Auth, InvalidSessionId, User
 from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
 from lucia.models import Session, SessionRow
 from tests.commands.running import Outcome, finish, lucia, start
+from tests.support.acl_rights import LEAST_RIGHTS
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.redis_inspectors import ClusterInspector, Inspector
 from tests.support.redis_servers import silent_server
@@ -478,6 +479,21 @@ async def test_near_cache(inspector: Inspector) -> None:
         assert (await asyncio.to_thread(finish, process)).code == 0
         with pytest.raises(InvalidSessionId):
             await auth.validate_session(found.session_id)
+
+
+@one_server
+def test_rights_of_the_application(inspector: Inspector, auth: Auth[User]) -> None:
+    """The application's own rights suffice to list and to revoke."""
+    found = logins(auth, 3)
+    rights = [f"+{right}" for right in LEAST_RIGHTS]
+    keys = ("~session:*", "~userSession:*")
+    inspector.on_each("ACL", "SETUSER", "nurse", "reset", "on", ">secret", *keys, *rights)
+    url = inspector.server.url.replace("//", "//nurse:secret@")
+    keep = ("--keep", found[1].handle)
+    for words in (("list",), ("revoke", found[0].handle), ("revoke", *keep), ("revoke", "--all")):
+        outcome = lucia("sessions", words[0], "alice", *words[1:], "--store", url)
+        assert (outcome.code, outcome.errors) == (0, "")
+    inspector.on_each("ACL", "DELUSER", "nurse")
 
 
 # What can't be reached
