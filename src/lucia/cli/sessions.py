@@ -104,7 +104,7 @@ def revoke_sessions(
     *,
     user: UserArgument,
     handle: Annotated[
-        str | None, typer.Argument(metavar="[HANDLE]", help="The session to revoke.")
+        str | None, typer.Argument(metavar="HANDLE", help="The session to revoke.")
     ] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Revoke all sessions of the user.")
