@@ -6,11 +6,13 @@ and suites that test adapters in :mod:`lucia.testing`.
 
 from lucia._async.auth import AsyncAuth
 from lucia._async.protocols import (
+    AsyncIdAssigningUserAdapter,
     AsyncRenewingSessionAdapter,
     AsyncSessionAdapter,
     AsyncSessionUserAdapter,
     AsyncThrottleStore,
     AsyncThrottlingSessionAdapter,
+    AsyncTransactionalAdapter,
     AsyncUserAdapter,
 )
 from lucia._async.request import AsyncAuthRequest
@@ -29,13 +31,16 @@ from lucia._rules.passwords import (
 from lucia._rules.requests import RequestContext
 from lucia._rules.sessions import SessionExpiry, generate_random_string
 from lucia._rules.throttling import Attempt, FailureLimit, FailureRule, Throttle
+from lucia._rules.user_ids import UserIdType
 from lucia._sync.auth import Auth
 from lucia._sync.protocols import (
+    IdAssigningUserAdapter,
     RenewingSessionAdapter,
     SessionAdapter,
     SessionUserAdapter,
     ThrottleStore,
     ThrottlingSessionAdapter,
+    TransactionalAdapter,
     UserAdapter,
 )
 from lucia._sync.request import AuthRequest
@@ -87,11 +92,13 @@ __all__ = [
     "Argon2Hash",
     "AsyncAuth",
     "AsyncAuthRequest",
+    "AsyncIdAssigningUserAdapter",
     "AsyncRenewingSessionAdapter",
     "AsyncSessionAdapter",
     "AsyncSessionUserAdapter",
     "AsyncThrottleStore",
     "AsyncThrottlingSessionAdapter",
+    "AsyncTransactionalAdapter",
     "AsyncUserAdapter",
     "Attempt",
     "Auth",
@@ -105,6 +112,7 @@ __all__ = [
     "ExpiredKey",
     "FailureLimit",
     "FailureRule",
+    "IdAssigningUserAdapter",
     "InvalidCredentials",
     "InvalidInput",
     "InvalidKeyId",
@@ -145,11 +153,13 @@ __all__ = [
     "ThrottleStore",
     "ThrottlingSessionAdapter",
     "TooManyAttempts",
+    "TransactionalAdapter",
     "UnknownError",
     "Unset",
     "User",
     "UserAdapter",
     "UserCache",
+    "UserIdType",
     "UserRow",
     "UsersNotConfigured",
     "check_new_password",

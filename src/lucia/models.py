@@ -11,7 +11,9 @@ from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, Final, Generic, Literal, NamedTuple, Protocol, TypeVar, cast
+
+from lucia._typing import UserIdT, UserT_co, with_defaults
 
 __all__ = [
     "UNSET",
@@ -31,18 +33,7 @@ __all__ = [
     "UserRow",
 ]
 
-UserT = TypeVar("UserT")
-UserT_co = TypeVar("UserT_co", covariant=True)
 ModelT = TypeVar("ModelT")
-
-if TYPE_CHECKING:
-    # A class that names no type of ids has text. Only type checkers need to know, and they know
-    # this package without its being installed.
-    from typing_extensions import TypeVar as TypeVarWithDefault
-
-    UserIdT = TypeVarWithDefault("UserIdT", default=str)
-else:
-    UserIdT = TypeVar("UserIdT")
 
 
 class Unset(Enum):
@@ -285,23 +276,27 @@ class KeyRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UserRow:
+class UserRow(Generic[UserIdT]):
     """A stored user: an id and the application's own columns.
 
+    Adapters make it with the id's text. ``transform_database_user`` gets it with the id in the
+    application's own type.
+
     Raises:
-        TypeError, ValueError: the id is no id, or an attribute is named ``id``.
+        TypeError, ValueError: a text is no id, or an attribute is named ``id``.
     """
 
-    id: str
+    id: UserIdT
     attributes: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_user_id(self.id)
+        if isinstance(self.id, str):
+            check_user_id(self.id)
         check_attributes(self.attributes, frozenset({"id"}))
 
 
 @dataclass(kw_only=True, init=False, repr=False, eq=False)
-class _PublicMembers:
+class _PublicMembers(Generic[UserIdT]):
     """The members of a session that may be shown to its user, in the order in which they are shown.
 
     Whatever makes JSON of a dataclass (FastAPI, pydantic, orjson, ``dataclasses.asdict``) writes
@@ -310,7 +305,7 @@ class _PublicMembers:
 
     __slots__ = ()
 
-    user_id: str
+    user_id: UserIdT
     active_period_expires_at: datetime
     idle_period_expires_at: datetime
     state: SessionState
@@ -320,7 +315,7 @@ class _PublicMembers:
     metadata: dict[str, Any]
 
 
-class Session(_PublicMembers):
+class Session(_PublicMembers[UserIdT]):
     """A live session: an immutable view of its record, made by ``Auth``. All times are in UTC.
 
     Args:
@@ -329,17 +324,24 @@ class Session(_PublicMembers):
         fresh: whether the cookie has to be set.
         active_ms: how long an active period lasts, in milliseconds, to tell the time of the login
             where the record does not have it.
+        user_id: the user's id; None if it is text, as in the record.
     """
 
-    __slots__ = ("_active_ms", "_fresh", "_row", "_state")
+    __slots__ = ("_active_ms", "_fresh", "_row", "_state", "_user_id")
 
     def __init__(
-        self, row: StoredSession, state: SessionState, fresh: bool, active_ms: int
+        self,
+        row: StoredSession,
+        state: SessionState,
+        fresh: bool,
+        active_ms: int,
+        user_id: UserIdT | None = None,
     ) -> None:
         self._row = row
         self._state: SessionState = state
         self._fresh = fresh
         self._active_ms = active_ms
+        self._user_id = user_id
 
     @property
     def session_id(self) -> str:
@@ -351,9 +353,9 @@ class Session(_PublicMembers):
         return self._row.id
 
     @property
-    def user_id(self) -> str:
+    def user_id(self) -> UserIdT:
         """The id of the session's user."""
-        return self._row.user_id
+        return cast("UserIdT", self._row.user_id) if self._user_id is None else self._user_id
 
     @property
     def active_period_expires_at(self) -> datetime:
@@ -395,7 +397,9 @@ class Session(_PublicMembers):
         return f"{type(self).__name__}({members})"
 
     def __eq__(self, other: object) -> bool:
-        return self._members() == other._members() if isinstance(other, Session) else NotImplemented
+        if not isinstance(other, Session):
+            return NotImplemented
+        return self._members() == other._members()
 
     def __hash__(self) -> int:
         return hash((self.session_id, self._state, self._fresh))
@@ -408,10 +412,15 @@ class Session(_PublicMembers):
             idle_expires=self._row.idle_expires,
             attributes=deepcopy(dict(self._row.attributes)),
         )
-        return Session, (row, self._state, self._fresh, self._active_ms)
+        return Session, (row, self._state, self._fresh, self._active_ms, self._user_id)
 
     def _members(self) -> tuple[object, ...]:
         return self.session_id, *(getattr(self, each.name) for each in fields(self))
+
+
+def user_id_text(session: Session[Any]) -> str:
+    """Return the text of the id of a session's user, as in the record."""
+    return session._row.user_id  # pyright: ignore[reportPrivateUsage]
 
 
 def handle_of(row: StoredSession) -> str:
@@ -461,14 +470,14 @@ def base64url(data: bytes) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Device:
+class Device(Generic[UserIdT]):
     """One entry of a user's device list: a live session without its id, safe to show.
 
     The members are those of :class:`Session`; ``handle`` is what ``invalidate_user_session`` takes.
     """
 
     handle: str
-    user_id: str
+    user_id: UserIdT
     created_at: datetime
     active_period_expires_at: datetime
     idle_period_expires_at: datetime
@@ -477,19 +486,19 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PersistentKey:
+class PersistentKey(Generic[UserIdT]):
     """A key that stays until it is deleted. ``primary`` ones go only with their user."""
 
     provider_id: str
     provider_user_id: str
-    user_id: str
+    user_id: UserIdT
     password_defined: bool
     primary: bool
 
 
 @_hides("provider_user_id")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SingleUseKey(_CopiedWhole):
+class SingleUseKey(_CopiedWhole, Generic[UserIdT]):
     """A key that is consumed by its first use."""
 
     provider_id: str
@@ -497,7 +506,7 @@ class SingleUseKey(_CopiedWhole):
     """The secret itself, where the key has no password. So it is neither in the ``repr`` nor in any
     JSON, also not in what ``dataclasses.asdict`` gives; it is in a pickle."""
 
-    user_id: str
+    user_id: UserIdT
     password_defined: bool
     expires_at: datetime
     """In UTC."""
@@ -506,7 +515,7 @@ class SingleUseKey(_CopiedWhole):
     """Whether ``expires_at`` is past."""
 
 
-Key = PersistentKey | SingleUseKey
+Key = PersistentKey[UserIdT] | SingleUseKey[UserIdT]
 
 
 @dataclass(frozen=True, slots=True)
@@ -519,14 +528,15 @@ class PrimaryKey:
 
 
 @dataclass(frozen=True, slots=True)
-class User:
+class User(Generic[UserIdT]):
     """The user that an application gets without a ``transform_database_user``."""
 
-    user_id: str
+    user_id: UserIdT
 
 
-class SessionUser(NamedTuple, Generic[UserT_co]):
+@with_defaults
+class SessionUser(NamedTuple, Generic[UserT_co, UserIdT]):
     """A live session and its user."""
 
-    session: Session
+    session: Session[UserIdT]
     user: UserT_co

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import (
     ClauseElement,
     Column,
+    Float,
     ForeignKey,
-    Integer,
     MetaData,
     String,
     Table,
@@ -215,12 +215,12 @@ def wrong_tables(metadata: MetaData) -> Iterator[tuple[type[Exception], str, Any
     yield ValueError, "'b'.* primary key of one column.* it has 2", two
     yield (
         TypeError,
-        "'c' must hold text",
-        Table("c", metadata, Column("x", Integer, primary_key=True)),
+        "'c' holds float: say by AuthTables",
+        Table("c", metadata, Column("x", Float, primary_key=True)),
     )
     yield (
         TypeError,
-        "'d' must hold text",
+        "'d' holds values of an unknown type: say by",
         Table("d", metadata, Column("x", Opaque, primary_key=True)),
     )
     yield (

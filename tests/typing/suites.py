@@ -37,6 +37,10 @@ class TestUsers(UserAdapterSuite):
 
     text_columns = ("first_name", "last_name")
 
+    def user_id(self, name: str) -> str:
+        """Return a number for a name."""
+        return str(len(name))
+
     @pytest.fixture
     def adapter(self) -> MemoryAdapter:
         return MemoryAdapter()

@@ -141,7 +141,7 @@ async def attributes(auth: AsyncAuth[Member], sync_auth: Auth[Member]) -> None:
     await auth.update_user_attributes("id", Columns(name="Anna"))
     sync_auth.create_user(primary_key=key, attributes=Columns(name="Anna"))
     await auth.create_user(primary_key=key, attributes=Columns(name=1))  # type: ignore[typeddict-item]  # pyright: ignore[reportArgumentType]
-    await auth.create_user(primary_key=key, attributes=["Anna"])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await auth.create_user(primary_key=key, attributes=["Anna"])  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 class OfOthers:

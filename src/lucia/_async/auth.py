@@ -1,18 +1,22 @@
 """``Auth``: the settings, and the methods that they configure."""
 
-from collections.abc import Callable, Collection
+import copy
+from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
-from typing import Any, Final, Required, Self, TypedDict, Unpack, overload
+from typing import Any, Final, Generic, Required, Self, TypedDict, Unpack, cast, overload
 
 from lucia._async.fallback import AsyncFiveMethods
 from lucia._async.protocols import (
+    AsyncIdAssigningUserAdapter,
     AsyncRenewingSessionAdapter,
     AsyncSessionAdapter,
     AsyncSessionUserAdapter,
+    AsyncTransactionalAdapter,
     AsyncUserAdapter,
 )
 from lucia._async.request import AsyncRequestMethods
 from lucia._async.throttling import AsyncGuard, choose_throttle_store
+from lucia._async.transactions import AsyncChanges
 from lucia._compat.flavours import check_flavour, check_function, check_methods, check_names
 from lucia._compat.password_pool import AsyncPasswordWorkers
 from lucia._memory.user_cache import UserCache
@@ -22,32 +26,39 @@ from lucia._rules.keys import check_purposes
 from lucia._rules.origins import configured_origins
 from lucia._rules.passwords import PasswordHasher, PasswordPool, ScryptHash
 from lucia._rules.sessions import (
-    USER_ID_LENGTH,
     Clock,
     SessionExpiry,
-    generate_random_string,
     new_session_id,
     system_clock,
 )
 from lucia._rules.throttling import Throttle
-from lucia.models import User, UserRow, UserT
+from lucia._rules.user_ids import TEXT_IDS, UserIdType, user_id_type
+from lucia._typing import (
+    AttributesT,
+    GivenAttributesT,
+    GivenUserIdT,
+    GivenUserT,
+    UserIdT,
+    UserT,
+    with_defaults,
+)
+from lucia.models import UNSET, Unset, User, UserRow
 
 _DEFAULT_THROTTLE: Final = Throttle()
 _DEFAULT_PURPOSES: Final = ("password_reset", "email_verification")
 
 
-def _default_user(row: UserRow) -> User:
+_ANY_ATTRIBUTES: Final = cast("type[Mapping[str, Any]]", dict)
+
+
+def _default_user(row: UserRow[GivenUserIdT]) -> User[GivenUserIdT]:
     return User(row.id)
-
-
-def _default_user_id() -> str:
-    return generate_random_string(USER_ID_LENGTH)
 
 
 class AsyncAuthSettings(TypedDict, total=False):
     """The settings that :class:`AsyncAuth` takes by keyword and documents.
 
-    ``transform_database_user`` is not among them, since its type decides that of ``AsyncAuth``.
+    Those that decide its type are not among them.
     """
 
     sessions: Required[AsyncSessionAdapter]
@@ -64,11 +75,24 @@ class AsyncAuthSettings(TypedDict, total=False):
     throttle: Throttle | None
     single_use_purposes: Collection[str]
     user_cache: UserCache | None
-    generate_custom_user_id: Callable[[], str]
     clock: Clock
 
 
-class AsyncAuth(AsyncRequestMethods[UserT]):
+class AsyncTextIdSettings(AsyncAuthSettings, total=False):
+    """The settings of an application whose user ids are text."""
+
+    generate_custom_user_id: Callable[[], str] | None
+
+
+class AsyncUserIdSettings(AsyncAuthSettings, Generic[GivenUserIdT], total=False):
+    """The settings of an application whose user ids are of another type."""
+
+    user_id: Required[type[GivenUserIdT] | UserIdType[GivenUserIdT]]
+    generate_custom_user_id: Callable[[], GivenUserIdT] | None
+
+
+@with_defaults
+class AsyncAuth(AsyncRequestMethods[UserT, UserIdT, AttributesT]):
     """Users, keys and sessions over two adapters.
 
     Create it once, at import if you like. It works in several event loops one after another and
@@ -81,9 +105,14 @@ class AsyncAuth(AsyncRequestMethods[UserT]):
         users: the adapter that stores users and keys; it may be the same object. Leave it out to
             use sessions alone, beside users of your own.
         env: ``PROD`` makes cookies Secure, ``DEV`` does not.
+        user_id: the type of user ids: ``str``, the default, ``int``, ``UUID`` or, for any other, a
+            :class:`~lucia.UserIdType`. It is the second type parameter of this class.
         transform_database_user: turns a user's row into what the application gets for a user; the
-            type that it returns is the type parameter of this class. By default
+            type that it returns is the first type parameter of this class. By default
             :class:`~lucia.User`, which has the id alone.
+        user_attributes: the ``TypedDict`` of a new user's attributes, by which type checkers check
+            ``create_user(attributes=...)``. It is the third type parameter; nothing is checked at
+            run time.
         hash: creates and verifies password hashes; by default :class:`~lucia.ScryptHash`.
         password_pool: how many passwords are hashed at once and how many more may wait, see
             :class:`~lucia.PasswordPool`.
@@ -105,7 +134,9 @@ class AsyncAuth(AsyncRequestMethods[UserT]):
         user_cache: caches users in memory for a short time, see :class:`~lucia.UserCache`; None,
             the default, for no cache. It is not used if one adapter stores sessions and users and
             returns both from one query.
-        generate_custom_user_id: creates the id of a new user; by default 15 random characters.
+        generate_custom_user_id: creates the id of a new user: by default 15 random characters, or
+            for ``UUID`` a random one. None, the default of other types, lets the database assign
+            it.
         clock: returns the time in milliseconds since the epoch.
 
     Raises:
@@ -118,24 +149,52 @@ class AsyncAuth(AsyncRequestMethods[UserT]):
             offers.
     """
 
+    # Where an argument is left out, mypy takes the default of its type variable, and pyright the
+    # type of its default value.
     @overload
-    def __init__(self: "AsyncAuth[User]", **settings: Unpack[AsyncAuthSettings]) -> None: ...
+    def __init__(
+        self: "AsyncAuth[User, str, GivenAttributesT]",
+        *,
+        user_attributes: type[GivenAttributesT] = _ANY_ATTRIBUTES,  # type: ignore[assignment]
+        **settings: Unpack[AsyncTextIdSettings],
+    ) -> None: ...
 
     @overload
     def __init__(
-        self,
+        self: "AsyncAuth[GivenUserT, str, GivenAttributesT]",
         *,
-        transform_database_user: Callable[[UserRow], UserT],
-        **settings: Unpack[AsyncAuthSettings],
+        transform_database_user: Callable[[UserRow], GivenUserT],
+        user_attributes: type[GivenAttributesT] = _ANY_ATTRIBUTES,  # type: ignore[assignment]
+        **settings: Unpack[AsyncTextIdSettings],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: "AsyncAuth[User[GivenUserIdT], GivenUserIdT, GivenAttributesT]",
+        *,
+        user_attributes: type[GivenAttributesT] = _ANY_ATTRIBUTES,  # type: ignore[assignment]
+        **settings: Unpack[AsyncUserIdSettings[GivenUserIdT]],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: "AsyncAuth[GivenUserT, GivenUserIdT, GivenAttributesT]",
+        *,
+        transform_database_user: Callable[[UserRow[GivenUserIdT]], GivenUserT],
+        user_attributes: type[GivenAttributesT] = _ANY_ATTRIBUTES,  # type: ignore[assignment]
+        **settings: Unpack[AsyncUserIdSettings[GivenUserIdT]],
     ) -> None: ...
 
     def __init__(
         self,
         *,
-        transform_database_user: Callable[[UserRow], Any] = _default_user,
+        transform_database_user: Callable[[Any], Any] = _default_user,
+        user_attributes: type[Any] = _ANY_ATTRIBUTES,
+        user_id: type[Any] | UserIdType[Any] = TEXT_IDS,
+        generate_custom_user_id: Callable[[], Any] | Unset | None = UNSET,
         **settings: Unpack[AsyncAuthSettings],
     ) -> None:
-        check_names(type(self).__name__, settings, AsyncAuthSettings)
+        check_names(type(self).__name__, settings, AsyncAuthSettings, AsyncUserIdSettings)
         self._env = settings["env"]
         if self._env not in ("DEV", "PROD"):
             raise ValueError(f"env must be 'DEV' or 'PROD', got {self._env!r}")
@@ -148,13 +207,23 @@ class AsyncAuth(AsyncRequestMethods[UserT]):
         self._cleanup = settings.get("auto_database_cleanup", True)
         self._clock = settings.get("clock", system_clock)
         check_function("clock", self._clock)
+        self._user_ids = user_id_type(user_id)
         self._use_adapters(settings["sessions"], settings.get("users"))
+        self._changes = None
         # One query for a session and its user needs no cache, and its user is never out of date.
         self._user_cache = None if self._joined else settings.get("user_cache")
         self._transform = transform_database_user
         check_function("transform_database_user", self._transform)
-        self._generate_user_id = settings.get("generate_custom_user_id", _default_user_id)
-        check_function("generate_custom_user_id", self._generate_user_id)
+        self._generate_user_id = (
+            self._user_ids.generate if generate_custom_user_id is UNSET else generate_custom_user_id
+        )
+        if self._generate_user_id is not None:
+            check_function("generate_custom_user_id", self._generate_user_id)
+        elif self._users is not None and self._id_assigning is None:
+            raise ValueError(
+                "generate_custom_user_id is missing: a function that creates the id of a new user. "
+                f"{type(self._users).__name__} can't let the database assign it"
+            )
         hasher = settings.get("hash")
         self._hasher = ScryptHash() if hasher is None else hasher
         check_methods("hash", self._hasher, PasswordHasher)
@@ -173,7 +242,9 @@ class AsyncAuth(AsyncRequestMethods[UserT]):
         if users is not None:
             check_methods("users", users, AsyncUserAdapter)
             check_flavour("users", users.get_user, self.get_user)
+        self._given = sessions, users
         self._users = users
+        self._id_assigning = users if isinstance(users, AsyncIdAssigningUserAdapter) else None
         self._sessions = (
             sessions
             if isinstance(sessions, AsyncRenewingSessionAdapter)
@@ -193,6 +264,38 @@ class AsyncAuth(AsyncRequestMethods[UserT]):
                 "max_sessions_per_user needs a session adapter that keeps attributes, "
                 "since it compares the times of the logins"
             )
+
+    def in_transaction(
+        self, transaction: Any, /
+    ) -> "AsyncTransactionBlock[UserT, UserIdT, AttributesT]":
+        """Return a block in which this ``Auth`` works in a transaction of the application's.
+
+        Users and keys, and sessions in the same adapter, are stored when the application commits,
+        which it does inside the block, or not at all. Sessions in another store, such as Redis, are
+        created and revoked at once; a rollback does not undo that. At its end the block revokes
+        again what a concurrent login could have used before the commit.
+
+        Args:
+            transaction: what the user adapter takes for one, such as the application's own session
+                of SQLAlchemy.
+
+        Raises:
+            TypeError: the adapter can't take part in a transaction, or not in this one.
+            RuntimeError: at the end of the block: the transaction in which a user, a key or
+                sessions were changed is still open.
+        """
+        sessions, users = self._given
+        if not isinstance(users, AsyncTransactionalAdapter):
+            raise TypeError(
+                f"{type(users).__name__} can't take part in a transaction of the application's"
+            )
+        bound = users.in_transaction(transaction)
+        inside = copy.copy(self)
+        inside._use_adapters(bound if id(sessions) == id(users) else sessions, bound)
+        # What is read in the transaction may never be committed.
+        inside._user_cache = None
+        inside._changes = AsyncChanges(bound)
+        return AsyncTransactionBlock(self, inside, inside._changes)
 
     def generate_session_id(self) -> tuple[str, int, int]:
         """Return a new session id, and the ends of an active and an idle period that begin now.
@@ -220,3 +323,35 @@ class AsyncAuth(AsyncRequestMethods[UserT]):
         Hashing another password starts new workers.
         """
         await self._workers.aclose()
+
+
+class AsyncTransactionBlock(Generic[UserT, UserIdT, AttributesT]):
+    """A block in which an ``Auth`` works in a transaction of the application's."""
+
+    def __init__(
+        self,
+        outside: AsyncAuth[UserT, UserIdT, AttributesT],
+        inside: AsyncAuth[UserT, UserIdT, AttributesT],
+        changes: AsyncChanges,
+    ) -> None:
+        self._outside = outside
+        self._inside = inside
+        self._changes = changes
+
+    async def __aenter__(self) -> AsyncAuth[UserT, UserIdT, AttributesT]:
+        return self._inside
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
+        if not self._changes.is_open():
+            await self._outside._repeat(self._changes)  # pyright: ignore[reportPrivateUsage]
+        elif error is None:
+            raise RuntimeError(
+                "the transaction is still open: commit or roll back before the end of the block, "
+                "since some revocations have to be repeated after the commit"
+            )

@@ -250,6 +250,13 @@ class AsyncTransactionalAdapter(Protocol):
         """
         ...
 
+    def open_transaction(self) -> object | None:
+        """Return the open transaction that this adapter takes part in; None if there is none.
+
+        While it is open, this is the same object each time.
+        """
+        ...
+
 
 @runtime_checkable
 class AsyncSessionUserAdapter(Protocol):

@@ -13,11 +13,12 @@ from lucia._rules.cookies import Cookie, Env, SessionCookie, create_session_cook
 from lucia._rules.origins import Origin, OriginFailure, check_origin
 from lucia._rules.requests import RequestLike, Transport
 from lucia._rules.sessions import check_session
+from lucia._typing import AttributesT, UserIdT, UserT, with_defaults
 from lucia.errors import InvalidRequest, InvalidSessionId, InvalidUserId
-from lucia.models import UNSET, Session, SessionUser, Unset, UserT
+from lucia.models import UNSET, Session, SessionUser, Unset, user_id_text
 
 
-class AsyncRequestMethods(AsyncUserMethods[UserT]):
+class AsyncRequestMethods(AsyncUserMethods[UserT, UserIdT, AttributesT]):
     """The methods of ``Auth`` for requests and cookies."""
 
     _env: Env
@@ -27,7 +28,7 @@ class AsyncRequestMethods(AsyncUserMethods[UserT]):
 
     def handle_request(
         self, context: RequestLike, transport: Transport = "cookie"
-    ) -> "AsyncAuthRequest[UserT]":
+    ) -> "AsyncAuthRequest[UserT, UserIdT]":
         """Return the ``AuthRequest`` for a request.
 
         Args:
@@ -41,7 +42,7 @@ class AsyncRequestMethods(AsyncUserMethods[UserT]):
             raise ValueError(f"transport must be 'cookie' or 'bearer', got {transport!r}")
         return AsyncAuthRequest(self, context, transport)
 
-    def create_session_cookie(self, session: Session | None) -> Cookie:
+    def create_session_cookie(self, session: Session[Any] | None) -> Cookie:
         """Return the cookie that carries ``session``, or for None the one that clears it.
 
         It expires at the end of the idle period.
@@ -74,7 +75,8 @@ class AsyncRequestMethods(AsyncUserMethods[UserT]):
         return self.find_session_id(context)
 
 
-class AsyncAuthRequest(AsyncSelfLocking, Generic[UserT]):
+@with_defaults
+class AsyncAuthRequest(AsyncSelfLocking, Generic[UserT, UserIdT]):
     """One request, returned by ``Auth.handle_request``.
 
     ``validate`` and ``validate_user`` read the store at most once, share one result and may be
@@ -102,14 +104,17 @@ class AsyncAuthRequest(AsyncSelfLocking, Generic[UserT]):
     )
 
     def __init__(
-        self, auth: AsyncRequestMethods[UserT], context: RequestLike, transport: Transport
+        self,
+        auth: AsyncRequestMethods[UserT, UserIdT, Any],
+        context: RequestLike,
+        transport: Transport,
     ) -> None:
         super().__init__()
         self._auth = auth
         self._context = context
         self._uses_cookies = transport == "cookie"
-        self._session: Session | Unset | None = UNSET
-        self._user: SessionUser[UserT] | Unset | None = UNSET
+        self._session: Session[UserIdT] | Unset | None = UNSET
+        self._user: SessionUser[UserT, UserIdT] | Unset | None = UNSET
         self._origin_failure: OriginFailure | Unset | None = UNSET
         # The id that the request sent, which may be malformed, or that of the session since.
         self._known_id: str | Unset | None = UNSET
@@ -130,7 +135,7 @@ class AsyncAuthRequest(AsyncSelfLocking, Generic[UserT]):
             )
         return self._origin_failure
 
-    async def validate(self) -> Session | None:
+    async def validate(self) -> Session[UserIdT] | None:
         """Return the request's session, renewed if it was idle.
 
         None for a visitor and for a request from another site.
@@ -157,7 +162,7 @@ class AsyncAuthRequest(AsyncSelfLocking, Generic[UserT]):
         finally:
             self._release()
 
-    async def validate_user(self) -> SessionUser[UserT] | None:
+    async def validate_user(self) -> SessionUser[UserT, UserIdT] | None:
         """Return the request's session and its user, as :meth:`validate` returns the session.
 
         None also if the user was deleted.
@@ -180,7 +185,7 @@ class AsyncAuthRequest(AsyncSelfLocking, Generic[UserT]):
         finally:
             self._release()
 
-    async def sign_in(self, user_id: str, /, **metadata: Any) -> Session:
+    async def sign_in(self, user_id: UserIdT, /, **metadata: Any) -> Session[UserIdT]:
         """Log a user in: create a session, revoke the one that the request sent, set the cookie.
 
         Args:
@@ -198,7 +203,7 @@ class AsyncAuthRequest(AsyncSelfLocking, Generic[UserT]):
 
     async def sign_in_with_key(
         self, provider_id: str, provider_user_id: str, password: str | None, /, **metadata: Any
-    ) -> Session:
+    ) -> Session[UserIdT]:
         """Check a key and its password, and log its user in as :meth:`sign_in` does.
 
         Raises:
@@ -217,7 +222,7 @@ class AsyncAuthRequest(AsyncSelfLocking, Generic[UserT]):
         )
         return await self._replace(session)
 
-    async def renew(self) -> Session | None:
+    async def renew(self) -> Session[UserIdT] | None:
         """Replace the request's session by a new one and set its cookie; None for a visitor.
 
         ``validate`` does so by itself for an idle session that came in a cookie. A client that
@@ -253,7 +258,8 @@ class AsyncAuthRequest(AsyncSelfLocking, Generic[UserT]):
         try:
             session_id = self._session_id()
             if session_id is not None:
-                user_id = self._session.user_id if isinstance(self._session, Session) else None
+                session = self._session
+                user_id = user_id_text(session) if isinstance(session, Session) else None
                 # Before the cookie is cleared: if this fails, the client still has the id and can
                 # try again.
                 with signing_out(user_id):
@@ -265,7 +271,7 @@ class AsyncAuthRequest(AsyncSelfLocking, Generic[UserT]):
         finally:
             self._release()
 
-    def set_session(self, session: Session | None) -> None:
+    def set_session(self, session: Session[UserIdT] | None) -> None:
         """Set the cookie of a session created elsewhere, or clear it, and forget the validation.
 
         Raises:
@@ -281,7 +287,7 @@ class AsyncAuthRequest(AsyncSelfLocking, Generic[UserT]):
         if session is not None:
             self._session = UNSET  # the store may know that it was revoked meanwhile
 
-    async def _find_user(self, session_id: str | None) -> SessionUser[UserT] | None:
+    async def _find_user(self, session_id: str | None) -> SessionUser[UserT, UserIdT] | None:
         session = self._session
         if session is None:
             return None
@@ -296,14 +302,14 @@ class AsyncAuthRequest(AsyncSelfLocking, Generic[UserT]):
         except (InvalidSessionId, InvalidUserId):
             return None
 
-    def _accept(self, session: Session) -> Session:
+    def _accept(self, session: Session[UserIdT]) -> Session[UserIdT]:
         """Remember a validated session's id, and set its cookie if the request sent another id."""
         if session.fresh and self._can_renew():
             self._send(session)
         self._known_id = session.session_id
         return session
 
-    async def _replace(self, session: Session) -> Session:
+    async def _replace(self, session: Session[UserIdT]) -> Session[UserIdT]:
         await self._acquire()
         try:
             # Asked again, since the response may have started meanwhile.
@@ -319,12 +325,12 @@ class AsyncAuthRequest(AsyncSelfLocking, Generic[UserT]):
         finally:
             self._release()
 
-    def _remember(self, session: Session | None) -> None:
+    def _remember(self, session: Session[UserIdT] | None) -> None:
         self._session = session
         self._user = None if session is None else UNSET
         self._known_id = None if session is None else session.session_id
 
-    def _send(self, session: Session | None) -> None:
+    def _send(self, session: Session[UserIdT] | None) -> None:
         if self._uses_cookies:
             self._context.set_cookie(self._auth.create_session_cookie(session))
             # A shared cache must neither store this cookie nor give it to somebody else.

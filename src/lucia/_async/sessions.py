@@ -4,17 +4,18 @@ import heapq
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Generic
+from typing import Any, Generic, cast
 
 from lucia._async.protocols import (
     AsyncRenewingSessionAdapter,
     AsyncSessionUserAdapter,
     AsyncUserAdapter,
 )
+from lucia._async.transactions import AsyncChanges
 from lucia._compat.blocks import AsyncBlocks, drain
-from lucia._logs import revocation, signed_in
+from lucia._logs import record_ignored, revocation, signed_in
 from lucia._memory.user_cache import UserCache
-from lucia._rules.keys import exactly, sought_user_id
+from lucia._rules.keys import exactly
 from lucia._rules.sessions import (
     Clock,
     SessionExpiry,
@@ -25,8 +26,9 @@ from lucia._rules.sessions import (
     session_state,
     successor_row,
     to_device,
-    to_session,
 )
+from lucia._rules.user_ids import TEXT_IDS, UserIdType
+from lucia._typing import AttributesT, UserIdT, UserT
 from lucia.errors import ConcurrentlyRevoked, InvalidSessionId, InvalidUserId, UsersNotConfigured
 from lucia.models import (
     Device,
@@ -36,16 +38,15 @@ from lucia.models import (
     SessionUser,
     StoredSession,
     UserRow,
-    UserT,
-    check_user_id,
     handle_of,
+    user_id_text,
 )
 
 _Live = tuple[StoredSession, SessionState, bool]
 """A live session, its state, and whether the id that was asked for is a used id of it."""
 
 
-class AsyncSessionMethods(Generic[UserT]):
+class AsyncSessionMethods(Generic[UserT, UserIdT, AttributesT]):
     """The session half of ``Auth``.
 
     An id that is not 40 characters of ``0-9A-Za-z`` is never sent to the store. What is not a
@@ -57,19 +58,23 @@ class AsyncSessionMethods(Generic[UserT]):
     _sessions: AsyncRenewingSessionAdapter
     _joined: AsyncSessionUserAdapter | None
     _user_cache: UserCache | None
-    _transform: Callable[[UserRow], UserT]
+    _user_ids: UserIdType[UserIdT]
+    _changes: AsyncChanges | None
+    _transform: Callable[[UserRow[UserIdT]], UserT]
     _expiry: SessionExpiry
     _cleanup: bool
     _max_sessions: int | None
     _clock: Clock
 
     def transform_database_user(self, row: UserRow, /) -> UserT:
-        """Return what the application gets for a user's row, by the configured function."""
-        return self._transform(row)
+        """Return what the application gets for a stored user, by the configured function."""
+        if self._user_ids is TEXT_IDS:
+            return self._transform(cast("UserRow[UserIdT]", row))
+        return self._transform(UserRow(id=self._user_ids.read(row.id), attributes=row.attributes))
 
     async def create_session(
-        self, user_id: str, *, metadata: Mapping[str, Any] | None = None
-    ) -> Session:
+        self, user_id: UserIdT, *, metadata: Mapping[str, Any] | None = None
+    ) -> Session[UserIdT]:
         """Log a user in: create a session, which is ``active`` and ``fresh``.
 
         Whether the user exists is checked only if the session store has users.
@@ -86,9 +91,14 @@ class AsyncSessionMethods(Generic[UserT]):
             DuplicateSessionId: the new id is taken, which is in practice impossible.
             InvalidUserId: the store has users, and not this one.
             InvalidInput: ``metadata`` is longer than 8 KiB as JSON.
-            TypeError: ``metadata`` is not a mapping.
+            TypeError: ``metadata`` is not a mapping, or ``user_id`` is of another type.
             ValueError: ``metadata`` is not JSON, or the session adapter does not keep attributes.
         """
+        return await self._create_session(self._user_ids.write(user_id), metadata)
+
+    async def _create_session(
+        self, user_id: str, metadata: Mapping[str, Any] | None
+    ) -> Session[UserIdT]:
         kept = self._check_metadata(metadata)
         # First: if this fails, no session is stored that nobody has.
         await self._sweep(user_id)
@@ -98,7 +108,9 @@ class AsyncSessionMethods(Generic[UserT]):
             # A sign-out everywhere revoked the first attempt; this login comes after it.
             row = await self._set_session(user_id, kept)
         signed_in(user_id)
-        return to_session(row, "active", self._expiry, fresh=True)
+        if self._changes is not None:
+            self._changes.keep_session(user_id, row.id)
+        return self._to_session(row, "active", fresh=True)
 
     async def _set_session(self, user_id: str, metadata: Mapping[str, Any]) -> SessionRow:
         row = self._as_kept(new_session_row(user_id, self._clock(), self._expiry, metadata))
@@ -107,7 +119,7 @@ class AsyncSessionMethods(Generic[UserT]):
         await self._sessions.set_session(row)
         return row
 
-    async def get_session(self, session_id: str) -> Session:
+    async def get_session(self, session_id: str) -> Session[UserIdT]:
         """Return the live session with this id, active or idle, without renewing it.
 
         Within the grace, a used id leads to its successor, which is ``fresh``.
@@ -116,9 +128,9 @@ class AsyncSessionMethods(Generic[UserT]):
             InvalidSessionId: there is no live session with this id.
         """
         row, state, followed = await self._find(session_id)
-        return to_session(row, state, self._expiry, fresh=followed)
+        return self._to_session(row, state, fresh=followed)
 
-    async def get_session_user(self, session_id: str) -> SessionUser[UserT]:
+    async def get_session_user(self, session_id: str) -> SessionUser[UserT, UserIdT]:
         """Return the session as :meth:`get_session` does, with its user.
 
         Raises:
@@ -127,10 +139,10 @@ class AsyncSessionMethods(Generic[UserT]):
         """
         (row, state, followed), user = await self._find_with_user(session_id)
         return SessionUser(
-            to_session(row, state, self._expiry, fresh=followed), self.transform_database_user(user)
+            self._to_session(row, state, fresh=followed), self.transform_database_user(user)
         )
 
-    async def validate_session(self, session_id: str) -> Session:
+    async def validate_session(self, session_id: str) -> Session[UserIdT]:
         """Return the session of a request.
 
         An active session is returned as it is, without a write. An idle one is renewed: it is
@@ -147,14 +159,15 @@ class AsyncSessionMethods(Generic[UserT]):
             found is not None
             and found.id == session_id
             and self._clock() <= found.active_expires <= found.idle_expires
+            and self._user_ids is TEXT_IDS
         ):
             return Session(found, "active", False, self._expiry.active_ms)
         row, state, followed = await self._judge(session_id, found)
         if state == "idle":
             return await self._renew(row, self._expiry.grace_ms)
-        return to_session(row, state, self._expiry, fresh=followed)
+        return self._to_session(row, state, fresh=followed)
 
-    async def validate_session_user(self, session_id: str) -> SessionUser[UserT]:
+    async def validate_session_user(self, session_id: str) -> SessionUser[UserT, UserIdT]:
         """Return the session as :meth:`validate_session` does, with its user.
 
         Raises:
@@ -165,22 +178,22 @@ class AsyncSessionMethods(Generic[UserT]):
         if state == "idle":
             session = await self._renew(row, self._expiry.grace_ms)
         else:
-            session = to_session(row, state, self._expiry, fresh=followed)
+            session = self._to_session(row, state, fresh=followed)
         return SessionUser(session, self.transform_database_user(user))
 
-    async def get_user_of(self, session: Session) -> UserT:
+    async def get_user_of(self, session: Session[UserIdT]) -> UserT:
         """Return the user of a session that was validated, from the cache if there is one.
 
         Raises:
             InvalidUserId: the user is gone.
             UsersNotConfigured: there is no user adapter.
         """
-        row = await self._find_user(session.user_id)
+        row = await self._find_user(user_id_text(session))
         if row is None:
             raise InvalidUserId
         return self.transform_database_user(row)
 
-    async def renew_session(self, session_id: str) -> Session:
+    async def renew_session(self, session_id: str) -> Session[UserIdT]:
         """Replace this session, active or idle, by a new one. The used id is dead after the grace.
 
         There is one successor, however many renew at once; within the grace each of them gets it.
@@ -190,7 +203,7 @@ class AsyncSessionMethods(Generic[UserT]):
         """
         row, state, followed = await self._find(session_id)
         if followed:
-            return to_session(row, state, self._expiry, fresh=True)
+            return self._to_session(row, state, fresh=True)
         return await self._renew(row, self._expiry.grace_ms)
 
     async def invalidate_session(self, session_id: str) -> None:
@@ -202,7 +215,9 @@ class AsyncSessionMethods(Generic[UserT]):
             with revocation():
                 await self._sessions.delete_session(session_id)
 
-    async def invalidate_all_user_sessions(self, user_id: str, *, keep: str | None = None) -> bool:
+    async def invalidate_all_user_sessions(
+        self, user_id: UserIdT, *, keep: str | None = None
+    ) -> bool:
         """Log a user out everywhere.
 
         When it returns, no session that was created or renewed before the call validates again.
@@ -219,29 +234,33 @@ class AsyncSessionMethods(Generic[UserT]):
             Whether everything was done: True without ``keep``, and if it was kept. False if
             ``keep`` is no live session of this user: then all of the user's sessions are revoked.
         """
-        check_user_id(user_id)
+        return await self._revoke_all(self._user_ids.write(user_id), keep)
+
+    async def _revoke_all(self, user_id: str, keep: str | None) -> bool:
         spared = keep if keep is not None and is_session_id(keep) else None
+        if self._changes is not None:
+            self._changes.revoke_sessions(user_id, spared)
         with revocation(user_id):
             if spared is not None:
                 return await self._sessions.delete_other_sessions(user_id, spared)
             await self._sessions.delete_sessions_by_user_id(user_id)
             return keep is None
 
-    async def invalidate_user_session(self, user_id: str, handle: str) -> bool:
+    async def invalidate_user_session(self, user_id: UserIdT, handle: str) -> bool:
         """Revoke one login of a user by its handle, whatever it was renewed to.
 
         Returns:
             Whether there was such a login; another user's handle revokes nothing.
         """
-        check_user_id(user_id)
+        text = self._user_ids.write(user_id)
         check_handle(handle)
-        ids = [row.id for row in await self._rows_of_login(user_id, handle)]
+        ids = [row.id for row in await self._rows_of_login(text, handle)]
         if ids:
-            with revocation(user_id):
+            with revocation(text):
                 await self._sessions.delete_session(*ids)
         return bool(ids)
 
-    async def get_all_user_sessions(self, user_id: str) -> list[Device]:
+    async def get_all_user_sessions(self, user_id: UserIdT) -> list[Device[UserIdT]]:
         """Return where a user is logged in, the newest login first.
 
         These are active and idle sessions without their ids, one for each handle.
@@ -249,17 +268,17 @@ class AsyncSessionMethods(Generic[UserT]):
         Raises:
             InvalidUserId: there is a user adapter, and it has no such user.
         """
-        sought_user_id(user_id)
-        if self._users is not None and await self._get_user(user_id) is None:
+        text = self._user_ids.write_sought(user_id)
+        if self._users is not None and await self._get_user(text) is None:
             raise InvalidUserId
-        rows = drain(await self._sessions.get_sessions_by_user_id(user_id))
+        rows = drain(await self._sessions.get_sessions_by_user_id(text))
         now = self._clock()
         dead: list[SessionRow] = []
-        logins: dict[str, Device] = {}
+        logins: dict[str, Device[UserIdT]] = {}
         async for block in AsyncBlocks(rows):
-            own = [row for row in block if row.user_id == user_id]
+            own = [row for row in block if row.user_id == text]
             dead += [row for row in own if session_state(row, now) is None]
-            for device in self._devices(own, now):
+            for device in self._devices(own, user_id, now):
                 # During a renewal a login may have two sessions; the newest expires last.
                 known = logins.get(device.handle, device)
                 if known.idle_period_expires_at <= device.idle_period_expires_at:
@@ -267,7 +286,7 @@ class AsyncSessionMethods(Generic[UserT]):
         await self._delete_dead(dead)
         return await _newest_first(logins.values())
 
-    async def get_user_session(self, user_id: str, handle: str) -> Device:
+    async def get_user_session(self, user_id: UserIdT, handle: str) -> Device[UserIdT]:
         """Return one login of a user by its handle, active or idle, whatever it was renewed to.
 
         It tells code that keeps a connection open longer than a request whether the login is still
@@ -276,16 +295,19 @@ class AsyncSessionMethods(Generic[UserT]):
         Raises:
             InvalidSessionId: this user has no such login any more.
         """
-        sought_user_id(user_id)
+        text = self._user_ids.write_sought(user_id)
         check_handle(handle)
-        devices = self._devices(await self._rows_of_login(user_id, handle), self._clock())
+        rows = await self._rows_of_login(text, handle)
+        devices = self._devices(rows, user_id, self._clock())
         if not devices:
             raise InvalidSessionId
         return max(devices, key=lambda device: device.idle_period_expires_at)
 
-    async def delete_dead_user_sessions(self, user_id: str) -> None:
+    async def delete_dead_user_sessions(self, user_id: UserIdT) -> None:
         """Remove a user's dead sessions from a store that does not expire them itself."""
-        check_user_id(user_id)
+        await self._delete_dead_of(self._user_ids.write(user_id))
+
+    async def _delete_dead_of(self, user_id: str) -> None:
         rows = await self._sessions.get_sessions_by_user_id(user_id)
         now = self._clock()
         if dead := [
@@ -311,9 +333,11 @@ class AsyncSessionMethods(Generic[UserT]):
             found += [row for row in block if row.user_id == user_id and handle_of(row) == handle]
         return found
 
-    def _devices(self, rows: Iterable[SessionRow], now: int) -> list[Device]:
+    def _devices(
+        self, rows: Iterable[SessionRow], user_id: UserIdT, now: int
+    ) -> list[Device[UserIdT]]:
         return [
-            to_device(row, state, self._expiry)
+            to_device(row, state, self._expiry, user_id)
             for row in rows
             if (state := session_state(row, now)) is not None
         ]
@@ -368,7 +392,7 @@ class AsyncSessionMethods(Generic[UserT]):
                 self._user_cache.keep(row, reading)
         return row
 
-    async def _renew(self, row: StoredSession, grace: int) -> Session:
+    async def _renew(self, row: StoredSession, grace: int) -> Session[UserIdT]:
         try:
             found = await self._replace(row, grace)
         except ConcurrentlyRevoked:
@@ -377,7 +401,7 @@ class AsyncSessionMethods(Generic[UserT]):
         state = None if found is None else session_state(found, self._clock())
         if found is None or state is None:
             raise InvalidSessionId
-        return to_session(found, state, self._expiry, fresh=True)
+        return self._to_session(found, state, fresh=True)
 
     async def _replace(self, row: StoredSession, grace: int) -> StoredSession | None:
         now = self._clock()
@@ -388,13 +412,29 @@ class AsyncSessionMethods(Generic[UserT]):
             return None
         return await self._sessions.renew_session(row.id, successor, grace=grace)
 
+    def _to_session(
+        self, row: StoredSession, state: SessionState, *, fresh: bool
+    ) -> Session[UserIdT]:
+        """Return what the application gets for a live record.
+
+        Raises:
+            InvalidSessionId: the user's id in it can't be read, since it was written for ids of
+                another type.
+        """
+        try:
+            user_id = self._user_ids.read(row.user_id)
+        except ValueError:
+            record_ignored("the user's id in it is of another type")
+            raise InvalidSessionId("this session's user has an id of another type") from None
+        return Session(row, state, fresh, self._expiry.active_ms, user_id)
+
     def _as_kept(self, row: SessionRow) -> SessionRow:
         """Return the row as the store will return it: without attributes if it keeps none."""
         return row if self._sessions.keeps_attributes else replace(row, attributes={})
 
     async def _sweep(self, user_id: str) -> None:
         if self._cleanup and not self._sessions.expires_records:
-            await self.delete_dead_user_sessions(user_id)
+            await self._delete_dead_of(user_id)
 
     async def _delete_dead(self, rows: Sequence[StoredSession]) -> None:
         if rows and self._cleanup and not self._sessions.expires_records:
@@ -406,12 +446,12 @@ class AsyncSessionMethods(Generic[UserT]):
         return self._users
 
 
-async def _newest_first(devices: Iterable[Device]) -> list[Device]:
+async def _newest_first(devices: Iterable[Device[UserIdT]]) -> list[Device[UserIdT]]:
     """Sort devices by the time of their login; other tasks run between blocks."""
     runs = [sorted(block, key=_created_at, reverse=True) async for block in AsyncBlocks(devices)]
     merged = heapq.merge(*runs, key=_created_at, reverse=True)
     return [device async for block in AsyncBlocks(merged) for device in block]
 
 
-def _created_at(device: Device) -> datetime:
+def _created_at(device: Device[Any]) -> datetime:
     return device.created_at

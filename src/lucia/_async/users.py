@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, overload
 
+from lucia._async.protocols import AsyncIdAssigningUserAdapter
 from lucia._async.sessions import AsyncSessionMethods
 from lucia._async.throttling import AsyncGuard
+from lucia._async.transactions import AsyncChanges
 from lucia._compat.password_pool import AsyncPasswordWorkers, owner_of
 from lucia._logs import credentials, key_found, revocation
 from lucia._rules.keys import (
@@ -16,12 +18,13 @@ from lucia._rules.keys import (
     key_id,
     refusal,
     sought_key_id,
-    sought_user_id,
     to_key,
 )
 from lucia._rules.passwords import PasswordHasher, check_new_password, is_acceptable
 from lucia._rules.sessions import is_session_id, milliseconds
+from lucia._typing import AttributesT, UserIdT, UserT
 from lucia.errors import (
+    AutoUserIdGenerationNotSupported,
     ExpiredKey,
     InvalidCredentials,
     InvalidKeyId,
@@ -38,13 +41,11 @@ from lucia.models import (
     PrimaryKey,
     Session,
     SingleUseKey,
-    UserT,
-    check_user_id,
     to_datetime,
 )
 
 
-class AsyncUserMethods(AsyncSessionMethods[UserT]):
+class AsyncUserMethods(AsyncSessionMethods[UserT, UserIdT, AttributesT]):
     """The methods of ``Auth`` for users and keys.
 
     Without a user adapter each raises :class:`~lucia.UsersNotConfigured`.
@@ -56,12 +57,24 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
     _hasher: PasswordHasher
     _workers: AsyncPasswordWorkers
     _guard: AsyncGuard
-    _generate_user_id: Callable[[], str]
+    _generate_user_id: Callable[[], UserIdT] | None
+    _id_assigning: AsyncIdAssigningUserAdapter | None
     _single_use_purposes: frozenset[str]
 
+    @overload
     async def create_user(
-        self, *, primary_key: PrimaryKey | None, attributes: Mapping[str, Any] | None = None
-    ) -> UserT:
+        self: "AsyncUserMethods[UserT, UserIdT, Mapping[str, Any]]",
+        *,
+        primary_key: PrimaryKey | None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> UserT: ...
+
+    @overload
+    async def create_user(
+        self, *, primary_key: PrimaryKey | None, attributes: AttributesT
+    ) -> UserT: ...
+
+    async def create_user(self, *, primary_key: PrimaryKey | None, attributes: Any = None) -> UserT:
         """Store a new user, and their primary key if there is one, both or neither.
 
         Raises:
@@ -76,25 +89,31 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         check_primary_key(primary_key)
         if attributes is not None:
             check_user_attributes(attributes)
-        user_id = check_user_id(self._generate_user_id())
-        key = (
-            None if primary_key is None else await self._new_key(user_id, primary_key, primary=True)
-        )
-        row = await users.set_user(user_id, attributes or {}, key)
+        # An id that can't be stored is refused before the password is hashed.
+        generate = self._generate_user_id
+        user_id = None if generate is None else self._user_ids.write(generate())
+        make_key = None if primary_key is None else await self._key_maker(primary_key, primary=True)
+        if user_id is not None:
+            key = None if make_key is None else make_key(user_id)
+            row = await users.set_user(user_id, attributes or {}, key)
+        else:
+            row = await self._require_assigned_ids().add_user(attributes or {}, make_key)
         return self.transform_database_user(row)
 
-    async def get_user(self, user_id: str) -> UserT:
+    async def get_user(self, user_id: UserIdT) -> UserT:
         """Return the user with this id, read from the store and not from the cache.
 
         Raises:
             InvalidUserId: there is no such user.
         """
-        row = await self._get_user(sought_user_id(user_id))
+        row = await self._get_user(self._user_ids.write_sought(user_id))
         if row is None:
             raise InvalidUserId
         return self.transform_database_user(row)
 
-    async def update_user_attributes(self, user_id: str, attributes: Mapping[str, Any]) -> UserT:
+    async def update_user_attributes(
+        self, user_id: UserIdT, attributes: Mapping[str, Any]
+    ) -> UserT:
         """Change these attributes and leave the others.
 
         Raises:
@@ -103,44 +122,44 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
             TypeError: ``attributes`` is not a mapping.
         """
         users = self._require_users()
-        sought_user_id(user_id)
+        text = self._user_ids.write_sought(user_id)
         check_user_attributes(attributes)
-        if await self._get_user(user_id) is None:
+        if await self._get_user(text) is None:
             raise InvalidUserId
         try:
-            row = await users.update_user_attributes(user_id, attributes)
+            row = await users.update_user_attributes(text, attributes)
         finally:
-            self._forget_user(user_id)
+            self._forget_user(text)
         if row is None:
             raise InvalidUserId
-        await self._sweep(user_id)
+        await self._sweep(text)
         return self.transform_database_user(row)
 
-    async def delete_user(self, user_id: str) -> None:
+    async def delete_user(self, user_id: UserIdT) -> None:
         """Remove a user with all keys and sessions, also the session of a concurrent login.
 
         An unknown id is not an error.
         """
         users = self._require_users()
-        check_user_id(user_id)
-        found = await users.get_user(user_id)
-        if found is not None and exactly(found, user_id) is None:
+        text = self._user_ids.write(user_id)
+        found = await users.get_user(text)
+        if found is not None and exactly(found, text) is None:
             # Another user, whose id the database's collation takes for this one.
             return
         # Keys first: then nobody can log in any more. Sessions before the user and again after:
         # a login that had checked its key before may store its session in between.
-        await users.delete_keys_by_user_id(user_id)
-        with revocation(user_id):
-            await self._sessions.delete_sessions_by_user_id(user_id)
+        await users.delete_keys_by_user_id(text)
+        with revocation(text):
+            await self._revoke_all(text, None)
             try:
-                await users.delete_user(user_id)
+                await users.delete_user(text)
             finally:
-                self._forget_user(user_id)
-            await self._sessions.delete_sessions_by_user_id(user_id)
+                self._forget_user(text)
+            await self._sessions.delete_sessions_by_user_id(text)
 
     async def create_key(
-        self, user_id: str, *, provider_id: str, provider_user_id: str, password: str | None
-    ) -> PersistentKey:
+        self, user_id: UserIdT, *, provider_id: str, provider_user_id: str, password: str | None
+    ) -> PersistentKey[UserIdT]:
         """Give a user another key, which can be deleted.
 
         Raises:
@@ -149,10 +168,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
             InvalidInput: the key's name or the password is not valid.
             ValueError: ``provider_id`` contains a colon.
         """
-        row = await self._new_key(
-            user_id, PrimaryKey(provider_id, provider_user_id, password), primary=False
-        )
-        await self._require_users().set_key(row)
+        await self._set_key(user_id, PrimaryKey(provider_id, provider_user_id, password))
         return PersistentKey(
             provider_id=provider_id,
             provider_user_id=provider_user_id,
@@ -163,13 +179,13 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
 
     async def create_single_use_key(
         self,
-        user_id: str,
+        user_id: UserIdT,
         *,
         provider_id: str,
         provider_user_id: str,
         password: str | None,
         expires_in: timedelta,
-    ) -> SingleUseKey:
+    ) -> SingleUseKey[UserIdT]:
         """Give a user a key that is consumed by its first use, such as for a password reset.
 
         Args:
@@ -187,13 +203,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
             ValueError: ``expires_in`` is negative, or ``provider_id`` contains a colon.
         """
         expires = self._clock() + milliseconds("expires_in", expires_in)
-        row = await self._new_key(
-            user_id,
-            PrimaryKey(provider_id, provider_user_id, password),
-            primary=False,
-            expires=expires,
-        )
-        await self._require_users().set_key(row)
+        await self._set_key(user_id, PrimaryKey(provider_id, provider_user_id, password), expires)
         return SingleUseKey(
             provider_id=provider_id,
             provider_user_id=provider_user_id,
@@ -210,7 +220,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         password: str | None,
         *,
         address: str | None = None,
-    ) -> Key:
+    ) -> Key[UserIdT]:
         """Check a key and its password, and consume a single-use key.
 
         An expired single-use key is removed too; a wrong password does not consume it. A key
@@ -239,7 +249,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         """
         with credentials(provider_id, provider_user_id, address):
             row = await self._prove(sought_key_id(provider_id, provider_user_id), password, address)
-        return to_key(row, self._clock())
+        return self._to_key(row)
 
     async def create_session_with_key(
         self,
@@ -249,7 +259,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         *,
         metadata: Mapping[str, Any] | None = None,
         address: str | None = None,
-    ) -> Session:
+    ) -> Session[UserIdT]:
         """Use a key and log its user in.
 
         If the password is changed or the key removed meanwhile, the login fails.
@@ -271,7 +281,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         password: str | None,
         metadata: Mapping[str, Any] | None,
         address: str | None,
-    ) -> Session:
+    ) -> Session[UserIdT]:
         row = await self._allowed(sought_key_id(provider_id, provider_user_id), password, address)
         if row.expires is None:
             row = await self._rehashed(row, password, address)
@@ -280,7 +290,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         # Consume a single-use key after creating the session. A change of the password revokes
         # these keys first and the sessions then. So it either revokes this session too, or the key
         # is gone when it is to be consumed, and the session is discarded.
-        session = await self.create_session(row.user_id, metadata=metadata)
+        session = await self._create_session(row.user_id, metadata)
         proven = False
         try:
             proven = await self._still_proven(row, password, address)
@@ -292,7 +302,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
             raise InvalidPassword
         return session
 
-    async def get_key(self, provider_id: str, provider_user_id: str) -> Key:
+    async def get_key(self, provider_id: str, provider_user_id: str) -> Key[UserIdT]:
         """Return a key without checking a password or its expiry.
 
         Raises:
@@ -301,22 +311,23 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         row = await self._get_key(sought_key_id(provider_id, provider_user_id))
         if row is None:
             raise InvalidKeyId
-        return to_key(row, self._clock())
+        return self._to_key(row)
 
-    async def get_all_user_keys(self, user_id: str) -> list[Key]:
+    async def get_all_user_keys(self, user_id: UserIdT) -> list[Key[UserIdT]]:
         """Return a user's keys.
 
         Raises:
             InvalidUserId: there is no such user.
         """
         users = self._require_users()
-        if await self._get_user(sought_user_id(user_id)) is None:
+        text = self._user_ids.write_sought(user_id)
+        if await self._get_user(text) is None:
             raise InvalidUserId
         now = self._clock()
         return [
-            to_key(row, now)
-            for row in await users.get_keys_by_user_id(user_id)
-            if row.user_id == user_id
+            to_key(row, now, user_id)
+            for row in await users.get_keys_by_user_id(text)
+            if row.user_id == text
         ]
 
     async def update_key_password(
@@ -327,7 +338,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         *,
         invalidate_sessions: bool = True,
         keep_session: str | None = None,
-    ) -> Session | None:
+    ) -> Session[UserIdT] | None:
         """Change a key's password, then revoke its user's sessions.
 
         The user's single-use keys for the ``single_use_purposes`` of this ``Auth`` are revoked too.
@@ -397,6 +408,8 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         """
         if changed.expires is not None or not self._single_use_purposes:
             return
+        if self._changes is not None:
+            self._changes.revoke_single_use_keys(changed)
         users = self._require_users()
         rows = await users.get_keys_by_user_id(changed.user_id)
         revoked = [
@@ -411,17 +424,41 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         # Also after a store error: the user may have been changed all the same.
         if self._user_cache is not None:
             self._user_cache.drop(user_id)
+        if self._changes is not None:
+            self._changes.forget_user(user_id)
 
-    async def _new_key(
-        self, user_id: str, key: PrimaryKey, *, primary: bool, expires: int | None = None
-    ) -> KeyRow:
-        self._require_users()
+    async def _repeat(self, changes: AsyncChanges) -> None:
+        """Repeat what concurrent transactions could undo before the commit of these changes."""
+        for user_id in changes.users:
+            self._forget_user(user_id)
+        for key in changes.keys:
+            await self._revoke_single_use_keys(key)
+        for user_id, keep in changes.sessions.items():
+            await self._revoke_all(user_id, keep)
+
+    def _require_assigned_ids(self) -> AsyncIdAssigningUserAdapter:
+        if self._id_assigning is None:
+            raise AutoUserIdGenerationNotSupported
+        return self._id_assigning
+
+    async def _key_maker(
+        self, key: PrimaryKey, *, primary: bool, expires: int | None = None
+    ) -> Callable[[str], KeyRow]:
+        """Hash a key's password, and return what makes its row for a user's id."""
         id_ = key_id(key.provider_id, key.provider_user_id)
-        sought_user_id(user_id)
         hashed = await self._hash(key.password)
-        return KeyRow(
+        return lambda user_id: KeyRow(
             id=id_, user_id=user_id, hashed_password=hashed, primary_key=primary, expires=expires
         )
+
+    async def _set_key(self, user_id: UserIdT, key: PrimaryKey, expires: int | None = None) -> None:
+        users = self._require_users()
+        text = self._user_ids.write_sought(user_id)
+        make_key = await self._key_maker(key, primary=False, expires=expires)
+        await users.set_key(make_key(text))
+
+    def _to_key(self, row: KeyRow) -> Key[UserIdT]:
+        return to_key(row, self._clock(), self._user_ids.read(row.user_id))
 
     async def _hash(self, password: str | None) -> str | None:
         if password is None:
@@ -554,15 +591,13 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         # A concurrent login may have replaced the hash by another one of the same password.
         return password is not None and await self._matches(current, password, address)
 
-    async def _end_other_sessions(self, user_id: str, keep: str | None) -> Session | None:
+    async def _end_other_sessions(self, user_id: str, keep: str | None) -> Session[UserIdT] | None:
         # Renewed first, and then the successor is kept: the id that was known before is dead.
         kept = None if keep is None else await self._renew_own(user_id, keep)
-        spared = await self.invalidate_all_user_sessions(
-            user_id, keep=None if kept is None else kept.session_id
-        )
+        spared = await self._revoke_all(user_id, None if kept is None else kept.session_id)
         return kept if spared else None
 
-    async def _renew_own(self, user_id: str, session_id: str) -> Session | None:
+    async def _renew_own(self, user_id: str, session_id: str) -> Session[UserIdT] | None:
         """Renew a session of this user without a grace, so that nobody else can use the used id."""
         try:
             row, _, _ = await self._find(session_id)

@@ -14,26 +14,32 @@ def is_async(function: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(inspect.unwrap(function))
 
 
-def check_names(owner: str, given: Collection[str], declared: Any) -> None:
+def check_names(owner: str, given: Collection[str], declared: Any, all_names: Any) -> None:
     """Check the names of keyword arguments that a ``TypedDict`` declares, as Python checks others.
 
     Args:
         owner: the name of the class that takes them.
         given: the names of the arguments.
-        declared: the ``TypedDict``.
+        declared: the ``TypedDict`` of these arguments.
+        all_names: one with all names that the class takes, to find the one that was meant.
 
     Raises:
         TypeError: an argument is unknown or missing.
     """
-    known: frozenset[str] = declared.__required_keys__ | declared.__optional_keys__
+    known = _names(declared)
     for name in given:
         if name not in known:
-            close = get_close_matches(name, known, 1)
+            close = get_close_matches(name, _names(all_names), 1)
             hint = f": did you mean {close[0]!r}?" if close else ""
             raise TypeError(f"{owner}() got an unexpected keyword argument {name!r}{hint}")
     missing = sorted(declared.__required_keys__.difference(given))
     if missing:
         raise TypeError(f"{owner}() is missing the keyword argument {missing[0]!r}")
+
+
+def _names(declared: Any) -> frozenset[str]:
+    names: frozenset[str] = declared.__required_keys__ | declared.__optional_keys__
+    return names
 
 
 def check_flavour(name: str, given: Callable[..., Any], like: Callable[..., Any]) -> None:

@@ -5,12 +5,12 @@ from typing import TypeVar, cast
 
 from lucia._rules.passwords import is_outdated
 from lucia._rules.sessions import check_texts
+from lucia._typing import UserIdT
 from lucia.errors import (
     InvalidCredentials,
     InvalidInput,
     InvalidKeyId,
     InvalidPassword,
-    InvalidUserId,
     OutdatedPassword,
     quoted,
 )
@@ -23,7 +23,6 @@ from lucia.models import (
     SingleUseKey,
     UserRow,
     check_text,
-    check_user_id,
     to_datetime,
 )
 
@@ -138,19 +137,6 @@ def exactly(row: RowT | None, id_: str) -> RowT | None:
     return row if row is not None and row.id == id_ else None
 
 
-def sought_user_id(user_id: object) -> str:
-    """Return the id of a user to look up.
-
-    Raises:
-        TypeError: it is not a ``str``.
-        InvalidUserId: no user can have it.
-    """
-    try:
-        return check_user_id(user_id)
-    except ValueError:
-        raise InvalidUserId from None
-
-
 def refusal(row: KeyRow | None, *, password_given: bool) -> type[InvalidCredentials] | None:
     """Return why a key can't be used, whatever the password is.
 
@@ -165,8 +151,8 @@ def refusal(row: KeyRow | None, *, password_given: bool) -> type[InvalidCredenti
     return OutdatedPassword if is_outdated(row.hashed_password) else None
 
 
-def to_key(row: KeyRow, now: int) -> Key:
-    """Return what the application gets for a key's row.
+def to_key(row: KeyRow, now: int, user_id: UserIdT) -> Key[UserIdT]:
+    """Return what the application gets for a key's row, with its user's id.
 
     A single-use key has expired once ``now`` is past its expiry.
     """
@@ -175,14 +161,14 @@ def to_key(row: KeyRow, now: int) -> Key:
         return PersistentKey(
             provider_id=provider_id,
             provider_user_id=provider_user_id,
-            user_id=row.user_id,
+            user_id=user_id,
             password_defined=row.hashed_password is not None,
             primary=row.primary_key,
         )
     return SingleUseKey(
         provider_id=provider_id,
         provider_user_id=provider_user_id,
-        user_id=row.user_id,
+        user_id=user_id,
         password_defined=row.hashed_password is not None,
         expires_at=to_datetime(row.expires),
         expired=now > row.expires,

@@ -10,10 +10,8 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import Any, Final, TypeVar, cast
 
-from lucia.errors import (
-    InvalidInput,
-    quoted,
-)
+from lucia._typing import UserIdT
+from lucia.errors import InvalidInput, quoted
 from lucia.models import (
     HANDLE_BYTES,
     MAX_EPOCH_MS,
@@ -34,7 +32,6 @@ from lucia.models import (
 
 ALPHANUMERIC: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
 SESSION_ID_LENGTH: Final = 40
-USER_ID_LENGTH: Final = 15
 MAX_METADATA_BYTES: Final = 8_192
 """The longest JSON of a session's metadata."""
 
@@ -105,8 +102,9 @@ def is_session_id(value: object) -> bool:
         TypeError: it is not a ``str``. That is a mistake in the code: ids in requests always are.
     """
     if not isinstance(value, str):
-        hint = ": give session.session_id" if isinstance(value, Session) else ""
-        raise TypeError(f"session_id must be a str, not {type(value).__name__}{hint}")
+        kind = type(value)
+        hint = ": give session.session_id" if issubclass(kind, Session) else ""
+        raise TypeError(f"session_id must be a str, not {kind.__name__}{hint}")
     # In bytes, isalnum() takes half the time that it takes in a str.
     return len(value) == SESSION_ID_LENGTH and value.isascii() and value.encode().isalnum()
 
@@ -322,24 +320,19 @@ def created_at_of(row: StoredSession, expiry: SessionExpiry) -> int:
     return login_time(row, expiry.active_ms)
 
 
-def to_session(
-    row: StoredSession, state: SessionState, expiry: SessionExpiry, *, fresh: bool
-) -> Session:
-    """Return what the application gets for a live record."""
-    return Session(row, state, fresh, expiry.active_ms)
-
-
 def check_session(session: object) -> None:
     """Raise `TypeError` unless this is a ``Session`` or None."""
     if session is not None and not isinstance(session, Session):
         raise TypeError(f"session must be a Session or None, not {type(session).__name__}")
 
 
-def to_device(row: StoredSession, state: SessionState, expiry: SessionExpiry) -> Device:
-    """Return the entry of the device list for a live session."""
+def to_device(
+    row: StoredSession, state: SessionState, expiry: SessionExpiry, user_id: UserIdT
+) -> Device[UserIdT]:
+    """Return the entry of the device list for a live session of this user."""
     return Device(
         handle=handle_of(row),
-        user_id=row.user_id,
+        user_id=user_id,
         created_at=to_datetime(created_at_of(row, expiry)),
         active_period_expires_at=to_datetime(row.active_expires),
         idle_period_expires_at=to_datetime(row.idle_expires),

@@ -7,12 +7,17 @@ text. This is the one place where one is made of the other.
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Generic
-from uuid import UUID
+from uuid import UUID, uuid4
 
+from lucia._rules.sessions import generate_random_string
+from lucia._typing import UserIdT
 from lucia.errors import InvalidUserId
-from lucia.models import UserIdT, check_user_id
+from lucia.models import check_user_id
 
 __all__ = ["TEXT_IDS", "UserIdType", "user_id_type"]
+
+_TEXT_LENGTH: Final = 15
+"""How many characters the id of a new user has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +32,13 @@ class UserIdType(Generic[UserIdT]):
         python_type: the class of the ids.
         from_text: returns the id with this text; raises ``ValueError`` if it is the text of none.
         to_text: returns the text of an id; by default ``str``.
+        generate: creates the id of a new user; None if the database assigns it.
     """
 
     python_type: type[UserIdT]
     from_text: Callable[[str], UserIdT]
     to_text: Callable[[UserIdT], str] = str
+    generate: Callable[[], UserIdT] | None = None
 
     def write(self, user_id: object) -> str:
         """Return the text of an id.
@@ -74,13 +81,17 @@ class UserIdType(Generic[UserIdT]):
         return user_id
 
 
-TEXT_IDS: Final = UserIdType(str, str)
+def _random_text() -> str:
+    return generate_random_string(_TEXT_LENGTH)
+
+
+TEXT_IDS: Final = UserIdType(str, str, generate=_random_text)
 """User ids that are text already."""
 
 _KNOWN: Final[dict[type[Any], UserIdType[Any]]] = {
     str: TEXT_IDS,
     int: UserIdType(int, int),
-    UUID: UserIdType(UUID, UUID),
+    UUID: UserIdType(UUID, UUID, generate=uuid4),
 }
 
 

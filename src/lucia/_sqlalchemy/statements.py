@@ -6,14 +6,13 @@ that writes begins with a write: SQLite then takes its write lock at the start, 
 others. A transaction that has read before would fail instead.
 """
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import (
     ColumnElement,
     Executable,
     Select,
-    Table,
     and_,
     delete,
     false,
@@ -26,9 +25,11 @@ from sqlalchemy import (
 
 from lucia._rules.caps import surplus_sessions
 from lucia._rules.sessions import MARKER_MS
+from lucia._sqlalchemy.columns import KeyTable, SessionTable
 from lucia._sqlalchemy.tables import (
     AuthTables,
     StatementResult,
+    check_assigned_ids,
     check_sessions,
     equals,
     is_one_of,
@@ -54,7 +55,7 @@ def before_savepoint(tables: AuthTables, dialect: str) -> Sequence[Executable]:
     """Return the statements to execute before a SAVEPOINT; they change nothing."""
     # SQLite's driver begins a transaction before a write but not before a SAVEPOINT. Releasing that
     # would then commit.
-    return [delete(tables.key).where(false())] if dialect == "sqlite" else []
+    return [delete(tables.keys.table).where(false())] if dialect == "sqlite" else []
 
 
 def _select_session_id(tables: AuthTables, session_id: str) -> Executable:
@@ -79,14 +80,14 @@ def why_refused(
     # By the rows that are there, since error texts and codes differ between databases. An id is
     # also taken if the column's collation takes it for an existing one, so ids are not compared
     # byte for byte.
-    taken_key = select(tables.key.c.id).where(tables.key.c.id == key_id)
+    taken_key = select(tables.keys.c.id).where(tables.keys.c.id == key_id)
     if key_id is not None and (yield _locking_read(taken_key)).rows:
         return DuplicateKeyId()
     if session_id is not None and (yield _select_session_id(tables, session_id)).rows:
         return DuplicateSessionId()
     if (
         user_id is not None
-        and not (yield select(tables.user_id).where(equals(tables.user_id, user_id))).rows
+        and not (yield select(tables.user_id_text).where(equals(tables.user_id_text, user_id))).rows
     ):
         return InvalidUserId()
     return None
@@ -100,13 +101,40 @@ def get_user(tables: AuthTables, user_id: str) -> Steps[UserRow | None]:
 def set_user(
     tables: AuthTables, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None
 ) -> Steps[UserRow]:
+    if not tables.user_ids.accepts(user_id):
+        raise InvalidUserId("no user can have this id: the user table's primary key can't hold it")
+    stored_id = literal(user_id, tables.user_ids)
     yield insert(tables.user).values(
-        {tables.user_id: user_id, **tables.attribute_values(attributes)}
+        {tables.user_id: stored_id, **tables.attribute_values(attributes)}
     )
+    return (yield from _add_key(tables, user_id, key))
+
+
+def add_user(
+    tables: AuthTables, attributes: Mapping[str, Any], make_key: Callable[[str], KeyRow] | None
+) -> Steps[UserRow]:
+    """Store a user whose id is made by the database, or by a default of the column."""
+    values = tables.attribute_values(attributes)
+    inserted = (yield insert(check_assigned_ids(tables)).values(values)).primary_key
+    if not inserted or inserted[0] is None:
+        raise ValueError(
+            f"the database does not say which id it assigned in user table {tables.user.name!r}: "
+            "give its primary key a default of Python's, such as default=uuid4"
+        )
+    user_id = tables.user_ids.text_of(inserted[0])
+    return (yield from _add_key(tables, user_id, None if make_key is None else make_key(user_id)))
+
+
+def _add_key(tables: AuthTables, user_id: str, key: KeyRow | None) -> Steps[UserRow]:
+    """Store a new user's key, and return the user as stored."""
+    # Read, since columns that were not given have their defaults now. There may be no such user:
+    # to MySQL and MariaDB an id of 0 is a request to count.
+    user = yield from get_user(tables, user_id)
+    if user is None:
+        raise InvalidUserId("no user can have this id: the database stored another one")
     if key is not None:
-        yield insert(tables.key).values(_key_values(key))
-    # Read again: columns that were not given have their defaults now.
-    return user_row(tables, (yield _select_user(tables, user_id)).rows[0])
+        yield insert(tables.keys.table).values(tables.keys.bound(_key_values(key)))
+    return user
 
 
 def delete_user(tables: AuthTables, user_id: str) -> Steps[int | None]:
@@ -120,7 +148,7 @@ def delete_user(tables: AuthTables, user_id: str) -> Steps[int | None]:
     count = None
     if tables.session is not None:
         count = yield from delete_sessions_by_user_id(tables, user_id)
-    yield delete(tables.user).where(equals(tables.user_id, user_id))
+    yield delete(tables.user).where(equals(tables.user_id_text, user_id))
     return count
 
 
@@ -128,36 +156,38 @@ def update_user_attributes(
     tables: AuthTables, user_id: str, attributes: Mapping[str, Any]
 ) -> Steps[UserRow | None]:
     if values := tables.attribute_values(attributes):
-        yield update(tables.user).where(equals(tables.user_id, user_id)).values(values)
+        yield update(tables.user).where(equals(tables.user_id_text, user_id)).values(values)
     return (yield from get_user(tables, user_id))
 
 
 def get_key(tables: AuthTables, key_id: str) -> Steps[KeyRow | None]:
-    rows = (yield select(tables.key).where(equals(tables.key.c.id, key_id))).rows
+    rows = (yield select(*tables.keys.selected()).where(equals(tables.keys.c.id, key_id))).rows
     return key_row(rows[0]) if rows else None
 
 
 def get_keys_by_user_id(tables: AuthTables, user_id: str) -> Steps[list[KeyRow]]:
     return [
         key_row(row)
-        for row in (yield select(tables.key).where(equals(tables.key.c.user_id, user_id))).rows
+        for row in (
+            yield select(*tables.keys.selected()).where(equals(tables.keys.c.user_id, user_id))
+        ).rows
     ]
 
 
 def set_key(tables: AuthTables, key: KeyRow) -> Steps[None]:
-    if not (yield _insert_for_user(tables, tables.key, _key_values(key))).changed:
+    if not (yield _insert_for_user(tables, tables.keys, _key_values(key))).changed:
         raise InvalidUserId
 
 
 def update_key_password(
     tables: AuthTables, key_id: str, hashed_password: str | None, expected: str | Unset | None
 ) -> Steps[KeyRow | None]:
-    keys = tables.key
+    keys = tables.keys
     unchanged = () if isinstance(expected, Unset) else (_is_hash(keys.c.hashed_password, expected),)
     done = (
-        yield update(keys)
+        yield update(keys.table)
         .where(equals(keys.c.id, key_id), *unchanged)
-        .values(hashed_password=hashed_password)
+        .values(keys.bound({"hashed_password": hashed_password}))
     )
     return (yield from get_key(tables, key_id)) if done.changed else None
 
@@ -166,22 +196,22 @@ def delete_non_primary_key(tables: AuthTables, key_ids: Sequence[str]) -> Steps[
     count = 0
     for block in _blocks(key_ids):
         count += (
-            yield delete(tables.key).where(
-                is_one_of(tables.key.c.id, block), not_(tables.key.c.primary_key)
+            yield delete(tables.keys.table).where(
+                is_one_of(tables.keys.c.id, block), not_(tables.keys.c.primary_key)
             )
         ).changed
     return count
 
 
 def delete_keys_by_user_id(tables: AuthTables, user_id: str) -> Steps[None]:
-    yield delete(tables.key).where(equals(tables.key.c.user_id, user_id))
+    yield delete(tables.keys.table).where(equals(tables.keys.c.user_id, user_id))
 
 
 def get_session(tables: AuthTables, session_id: str) -> Steps[SessionRow | None]:
     sessions = check_sessions(tables)
     found = session_rows(
         (
-            yield select(sessions).where(
+            yield select(*sessions.selected()).where(
                 equals(sessions.c.id, session_id), sessions.c.successor.is_(None)
             )
         ).rows
@@ -193,7 +223,7 @@ def get_sessions_by_user_id(tables: AuthTables, user_id: str) -> Steps[list[Sess
     sessions = check_sessions(tables)
     return session_rows(
         (
-            yield select(sessions).where(
+            yield select(*sessions.selected()).where(
                 equals(sessions.c.user_id, user_id), sessions.c.successor.is_(None)
             )
         ).rows
@@ -204,9 +234,9 @@ def get_session_and_user(
     tables: AuthTables, session_id: str
 ) -> Steps[tuple[SessionRow, UserRow] | None]:
     sessions = check_sessions(tables)
-    width = len(sessions.columns)
-    both = select(*sessions.columns, tables.user_id, *tables.attributes.values()).join_from(
-        sessions, tables.user, sessions.c.user_id == tables.user_id
+    width = len(sessions.c)
+    both = select(*sessions.selected(), tables.user_id_text, *tables.attributes.values()).join_from(
+        sessions.table, tables.user, sessions.c.user_id == tables.user_id_text
     )
     rows = (
         yield both.where(equals(sessions.c.id, session_id), sessions.c.successor.is_(None))
@@ -233,14 +263,14 @@ def set_session_capped(tables: AuthTables, session: SessionRow, limit: int, now:
         How many sessions were revoked.
     """
     # SQLite can't lock a row: a write, even of nothing, locks its database.
-    yield delete(check_sessions(tables)).where(false())
+    yield delete(check_sessions(tables).table).where(false())
     # Each login locks the user's row, without writing to it, until it is committed. So a user's
     # logins run one after the other, and each sees the ones before. But at PostgreSQL's REPEATABLE
     # READ a transaction does not see what was committed since it began, and for SQL Server
     # SQLAlchemy makes no lock clause.
     yield (
-        select(tables.user_id)
-        .where(equals(tables.user_id, session.user_id))
+        select(tables.user_id_text)
+        .where(equals(tables.user_id_text, session.user_id))
         .with_for_update(key_share=True)
     )
     yield from set_session(tables, session)
@@ -267,7 +297,7 @@ def renew_session(
     }
     # The UPDATE decides: of several renewals at once, one changes the row. The others wait for its
     # commit, change none, and follow the successor that is in it.
-    if not (yield update(sessions).where(live).values(used)).changed:
+    if not (yield update(sessions.table).where(live).values(sessions.bound(used))).changed:
         end = yield from _follow_chain(tables, session_id, now, locked=True)
         return end if end is not None and end.user_id == successor.user_id else None
     stored = (yield _insert_session(tables, successor)).changed
@@ -307,16 +337,16 @@ def delete_sessions(tables: AuthTables, session_ids: Sequence[str], now: int) ->
     return count
 
 
-def _delete_chains(sessions: Table, ids: Sequence[str], now: int) -> Steps[int]:
+def _delete_chains(sessions: SessionTable, ids: Sequence[str], now: int) -> Steps[int]:
     """Delete live sessions; where a renewal was faster, the used row, then its successor."""
     count = 0
     for _ in range(_LONGEST_CHAIN):
         live = and_(is_one_of(sessions.c.id, ids), sessions.c.successor.is_(None))
-        count += (yield delete(sessions).where(live)).changed
+        count += (yield delete(sessions.table).where(live)).changed
         used = (yield _select_used(sessions, is_one_of(sessions.c.id, ids))).rows
         if not used:
             break
-        yield delete(sessions).where(is_one_of(sessions.c.id, [row.id for row in used]))
+        yield delete(sessions.table).where(is_one_of(sessions.c.id, [row.id for row in used]))
         ids = [row.successor for row in used if row.idle_expires >= now]
     return count
 
@@ -327,7 +357,9 @@ def delete_sessions_by_user_id(tables: AuthTables, user_id: str) -> Steps[int]:
     count = 0
     # Until it finds nothing: the DELETE waits for a renewal in progress, but deletes only rows that
     # were there when it began. The successor, committed meanwhile, needs another one.
-    while changed := (yield delete(sessions).where(equals(sessions.c.user_id, user_id))).changed:
+    while changed := (
+        yield delete(sessions.table).where(equals(sessions.c.user_id, user_id))
+    ).changed:
         count += changed
     return count
 
@@ -352,25 +384,25 @@ def delete_other_sessions(
     others = and_(
         equals(sessions.c.user_id, user_id), sessions.c.id != end, sessions.c.successor.is_(None)
     )
-    count = (yield delete(sessions).where(others)).changed
+    count = (yield delete(sessions.table).where(others)).changed
     # A DELETE that changes no row does not prove that it saw the successor of a renewal in
     # progress, since the used row stays. So a SELECT looks for another live session each time.
     while (yield _locking_read(select(sessions.c.id).where(others))).rows:
-        count += (yield delete(sessions).where(others)).changed
+        count += (yield delete(sessions.table).where(others)).changed
     return True, count
 
 
 def _lock_end_of_chain(
-    sessions: Table, user_id: str, session_id: str, now: int
+    sessions: SessionTable, user_id: str, session_id: str, now: int
 ) -> Steps[str | None]:
     """Lock the live session that a chain leads to, if it is this user's, and return its id."""
     for _ in range(_LONGEST_CHAIN):
         own = and_(equals(sessions.c.id, session_id), equals(sessions.c.user_id, user_id))
         # Locked by a write that changes nothing, so that no renewal replaces it before the commit.
         if (
-            yield update(sessions)
+            yield update(sessions.table)
             .where(own, _live(sessions, now))
-            .values(idle_expires=sessions.c.idle_expires)
+            .values({sessions.columns["idle_expires"]: sessions.c.idle_expires})
         ).changed:
             return session_id
         used = (yield _select_used(sessions, and_(own, sessions.c.idle_expires >= now))).rows
@@ -380,9 +412,11 @@ def _lock_end_of_chain(
     return None
 
 
-def _select_used(sessions: Table, which: ColumnElement[bool]) -> Select[Any]:
+def _select_used(sessions: SessionTable, which: ColumnElement[bool]) -> Select[Any]:
     """Select used rows; a successor that was committed meanwhile is found too."""
-    return _locking_read(select(sessions).where(which, sessions.c.successor.is_not(None)))
+    return _locking_read(
+        select(*sessions.selected()).where(which, sessions.c.successor.is_not(None))
+    )
 
 
 def _locking_read(statement: Select[Any]) -> Select[Any]:
@@ -396,31 +430,31 @@ def _is_hash(column: ColumnElement[Any], expected: str | None) -> ColumnElement[
     return column.is_(None) if expected is None else equals(column, expected)
 
 
-def _live(sessions: Table, now: int) -> ColumnElement[bool]:
+def _live(sessions: SessionTable, now: int) -> ColumnElement[bool]:
     return and_(sessions.c.successor.is_(None), sessions.c.idle_expires >= now)
 
 
-def _delete_expired_used_rows(sessions: Table, user_id: str, now: int) -> Steps[None]:
+def _delete_expired_used_rows(sessions: SessionTable, user_id: str, now: int) -> Steps[None]:
     """Delete the user's used rows that nothing follows any more."""
     own = equals(sessions.c.user_id, user_id)
     expired = and_(own, sessions.c.successor.is_not(None), sessions.c.idle_expires < now)
     # Read first, without a lock: in MySQL and MariaDB a DELETE by the user's id would lock all rows
     # of the user, and any two renewals of one user would be a deadlock.
     found = (yield select(sessions.c.id).where(expired)).rows
-    for block in _blocks([row.id for row in found]):
-        yield delete(sessions).where(is_one_of(sessions.c.id, block))
+    for block in _blocks([session_id for (session_id,) in found]):
+        yield delete(sessions.table).where(is_one_of(sessions.c.id, block))
 
 
 def _select_user(tables: AuthTables, user_id: str) -> Select[Any]:
-    return select(tables.user_id, *tables.attributes.values()).where(
-        equals(tables.user_id, user_id)
+    return select(tables.user_id_text, *tables.attributes.values()).where(
+        equals(tables.user_id_text, user_id)
     )
 
 
 def _select_session(tables: AuthTables, session_id: str) -> Select[Any]:
     """Select a session's row, used or not."""
     sessions = check_sessions(tables)
-    return select(sessions).where(equals(sessions.c.id, session_id))
+    return select(*sessions.selected()).where(equals(sessions.c.id, session_id))
 
 
 def _key_values(key: KeyRow) -> dict[str, Any]:
@@ -444,15 +478,16 @@ def _insert_session(tables: AuthTables, session: SessionRow) -> Executable:
     return _insert_for_user(tables, check_sessions(tables), values)
 
 
-def _insert_for_user(tables: AuthTables, table: Table, values: Mapping[str, Any]) -> Executable:
+def _insert_for_user(
+    tables: AuthTables, table: KeyTable | SessionTable, values: Mapping[str, Any]
+) -> Executable:
     """Insert a row if its user exists, even if foreign keys are not enforced (SQLite's default)."""
-    row = select(*(literal(value, table.c[name].type) for name, value in values.items())).where(
-        equals(tables.user_id, values["user_id"])
-    )
+    new = table.bound(values)
+    row = select(*new.values()).where(equals(tables.user_id_text, values["user_id"]))
     # Without preserve_rowcount, SQLAlchemy keeps the row counts of UPDATE and DELETE alone.
     return (
-        insert(table)
-        .from_select(list(values), row.select_from(tables.user))
+        insert(table.table)
+        .from_select(list(new), row.select_from(tables.user))
         .execution_options(preserve_rowcount=True)
     )
 

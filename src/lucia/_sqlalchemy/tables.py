@@ -6,10 +6,12 @@ Also what both flavours need besides: which errors to retry, and errors without 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Self, cast
+from uuid import UUID, uuid4
 
 from sqlalchemy import (
     JSON,
     BigInteger,
+    BinaryExpression,
     Boolean,
     Column,
     ColumnElement,
@@ -19,6 +21,7 @@ from sqlalchemy import (
     ForeignKey,
     FromClause,
     Index,
+    Integer,
     LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
@@ -26,8 +29,8 @@ from sqlalchemy import (
     Row,
     String,
     Table,
+    Uuid,
     bindparam,
-    inspect,
     literal,
 )
 from sqlalchemy import cast as sql_cast
@@ -36,13 +39,24 @@ from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.ext.asyncio import async_sessionmaker as AsyncSessionMaker
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.orm import Mapper, Session
+from sqlalchemy.orm import Session
 from sqlalchemy.orm import sessionmaker as SessionMaker
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.schema import SchemaItem
 
 from lucia._logs import row_ignored
+from lucia._rules.user_ids import UserIdType
+from lucia._sqlalchemy.columns import (
+    KeyColumns,
+    SessionColumns,
+    SessionTable,
+    check_metadata,
+    columns_of,
+    fills_itself,
+    named_table,
+)
+from lucia._sqlalchemy.user_ids import UserIdText, column_as_text, ids_of, unwrapped
 from lucia.models import MAX_ID_LENGTH, KeyRow, SessionRow, UserRow
 
 __all__ = [
@@ -57,6 +71,7 @@ __all__ = [
     "Session",
     "SessionMaker",
     "StatementResult",
+    "check_assigned_ids",
     "check_sessions",
     "check_source",
     "equals",
@@ -99,10 +114,12 @@ a lost connection, after which nobody knows whether the transaction was committe
 class AuthTables:
     """The tables for users, keys and (on request) sessions, in the application's metadata.
 
+    Each of them may be a table of the application's instead, under any name.
+
     ================ ===============================================================================
     table            columns
     ================ ===============================================================================
-    ``auth_user``    ``id`` and ``user_columns``; or the application's own table instead
+    ``auth_user``    ``id`` and ``user_columns``
     ``auth_key``     ``id``, ``user_id`` (references the user), ``hashed_password`` (nullable),
                      ``primary_key``, ``expires`` (nullable, milliseconds since the epoch)
     ``auth_session`` ``id``, ``user_id`` (references the user), ``active_expires`` and
@@ -115,21 +132,27 @@ class AuthTables:
     time from which on the row may be deleted.
 
     Once this object is made, ``metadata.create_all()`` creates the tables and Alembic finds them.
+    They are in the schema of the user table.
 
     Args:
         metadata: the application's, such as ``Base.metadata``.
         user: the application's own user table, a mapped class or a ``Table`` of ``metadata``. Its
-            primary key, one column of text, is the user's id. Every other column is an attribute,
-            named as in the class or by its key in the table.
+            primary key, one column, is the user's id. Every other column is an attribute, named as
+            in the class or by its key in the table.
+        user_id: what that primary key holds, if its type does not say so, or says neither ``str``,
+            ``int`` nor ``UUID``: a :class:`~lucia.UserIdType`. Without ``user``, what the id of
+            ``auth_user`` holds: ``str``, ``int`` (the database counts) or ``UUID`` (random).
         user_columns: the attribute columns of the ``auth_user`` that is made without ``user``.
+        key, session: the application's own tables for keys and sessions, like ``user``. They have
+            the columns above by attributes of these names, and ``id`` is unique.
         sessions: whether to make ``auth_session``; not needed if sessions are in Redis.
         user_table, key_table, session_table: the names of the tables that are made.
 
     Raises:
-        TypeError: ``user`` is neither, or its primary key is no text.
-        ValueError: ``user`` has no primary key of one column, belongs to another metadata, spans
-            several tables, has an attribute ``id`` that is not its primary key, or is given
-            together with ``user_columns``.
+        TypeError: a table is neither a mapped class nor a ``Table``, or it is unknown how the
+            user's id is written as text.
+        ValueError: a table can't be used, and why: such as a user table without a primary key of
+            one column, or a key table without a column for ``expires``.
     """
 
     def __init__(
@@ -137,7 +160,10 @@ class AuthTables:
         metadata: MetaData,
         *,
         user: Table | type[Any] | None = None,
+        user_id: type[Any] | UserIdType[Any] | None = None,
         user_columns: Iterable[Column[Any]] = (),
+        key: Table | type[Any] | None = None,
+        session: Table | type[Any] | None = None,
         sessions: bool = False,
         user_table: str = "auth_user",
         key_table: str = "auth_key",
@@ -149,17 +175,28 @@ class AuthTables:
                 "give either user= or user_columns=: an application's own user table has its own "
                 "columns"
             )
-        found = _columns_of(
-            _make_user_table(metadata, user_table, columns) if user is None else user
+        found = _user_columns(
+            _make_user_table(metadata, user_table, columns, user_id) if user is None else user,
+            metadata,
         )
-        _check_user(found, metadata)
         self.user: Final = found.table
         self.user_id: Final = found.id
         self.attributes: Final = found.attributes
-        self.key: Final = _make_key_table(metadata, key_table, found.id)
-        self.session: Final = (
-            _make_session_table(metadata, session_table, found.id) if sessions else None
+        self.user_ids: Final = UserIdText(found.id.type, ids_of(found.id, user_id))
+        self.user_id_text: Final = column_as_text(found.id, self.user_ids)
+        """The user's id as an expression that takes and returns its text."""
+        if key is None:
+            key = _make_key_table(metadata, key_table, found.id)
+        if session is None and sessions:
+            session = _make_session_table(metadata, session_table, found.id)
+        self.keys: Final = named_table(key, KeyColumns, "key", metadata, self.user_ids)
+        self.sessions: Final = (
+            None
+            if session is None
+            else named_table(session, SessionColumns, "session", metadata, self.user_ids)
         )
+        self.key: Final = self.keys.table
+        self.session: Final = None if self.sessions is None else self.sessions.table
 
     def attribute_values(self, attributes: Mapping[str, Any]) -> dict[Column[Any], Any]:
         """Return the attributes' values by their columns.
@@ -186,17 +223,31 @@ def check_source(adapter: object, source: object, *kinds: type[object]) -> None:
         )
 
 
-def check_sessions(tables: AuthTables) -> Table:
+def check_assigned_ids(tables: AuthTables) -> Table:
+    """Return the user table.
+
+    Raises:
+        ValueError: neither the database nor a default of the column assigns an id there.
+    """
+    if not fills_itself(tables.user_id):
+        raise ValueError(
+            f"user table {tables.user.name!r} assigns no ids: give its primary key a default, such "
+            "as default=uuid4, or an integer type"
+        )
+    return tables.user
+
+
+def check_sessions(tables: AuthTables) -> SessionTable:
     """Return the table of sessions.
 
     Raises:
         ValueError: the tables were made without it.
     """
-    if tables.session is None:
+    if tables.sessions is None:
         raise ValueError(
             "these tables hold no sessions: make them with AuthTables(..., sessions=True)"
         )
-    return tables.session
+    return tables.sessions
 
 
 class _UserColumns(NamedTuple):
@@ -207,63 +258,21 @@ class _UserColumns(NamedTuple):
     attributes: Mapping[str, Column[Any]]
 
 
-def _columns_of(user: Table | type[Any]) -> _UserColumns:
-    table, columns = (
-        (user, dict(user.columns.items())) if isinstance(user, Table) else _mapped_columns(user)
-    )
+def _user_columns(user: Table | type[Any], metadata: MetaData) -> _UserColumns:
+    table, columns = columns_of(user, "user")
     primary_key = list(table.primary_key.columns)
     if len(primary_key) != 1:
         raise ValueError(
             f"user table {table.name!r} needs a primary key of one column, the user's id; it has "
             f"{len(primary_key)}"
         )
-    return _UserColumns(
-        table,
-        primary_key[0],
-        {name: column for name, column in columns.items() if column is not primary_key[0]},
-    )
-
-
-def _mapped_columns(user: object) -> tuple[Table, dict[str, Column[Any]]]:
-    """Return a mapped class's table, and its columns by attribute."""
-    # This does not configure the mappers: other classes that they refer to may not exist yet.
-    mapper: Mapper[Any] | None = inspect(user, raiseerr=False)
-    if not isinstance(mapper, Mapper):
-        raise TypeError(f"user must be a mapped class or a Table, not {user!r}")
-    if len(mapper.tables) != 1:
+    check_metadata(table, "user", metadata)
+    attributes = {name: column for name, column in columns.items() if column is not primary_key[0]}
+    if "id" in attributes:
         raise ValueError(
-            f"user class {mapper.class_.__name__!r} spans several tables: give the Table that "
-            "holds the users' ids"
+            f"user table {table.name!r} has an attribute 'id' that is not its primary key"
         )
-    table = cast(Table, mapper.tables[0])
-    return table, {
-        name: column
-        for name, column in mapper.columns.items()
-        if table.columns.contains_column(column)
-    }
-
-
-def _check_user(user: _UserColumns, metadata: MetaData) -> None:
-    if user.table.metadata is not metadata:
-        raise ValueError(
-            f"user table {user.table.name!r} belongs to another MetaData than the one given"
-        )
-    if not _holds_text(user.id):
-        raise TypeError(
-            f"the primary key of user table {user.table.name!r} must hold text, such as "
-            "String(255): user ids are str"
-        )
-    if "id" in user.attributes:
-        raise ValueError(
-            f"user table {user.table.name!r} has an attribute 'id' that is not its primary key"
-        )
-
-
-def _holds_text(column: Column[Any]) -> bool:
-    try:
-        return issubclass(column.type.python_type, str)
-    except NotImplementedError:  # SQLAlchemy 2.0, for a type that does not say what it holds
-        return False
+    return _UserColumns(table, primary_key[0], attributes)
 
 
 def _exact_text() -> String:
@@ -284,13 +293,32 @@ def _exact_text() -> String:
     )
 
 
-def _make_user_table(metadata: MetaData, name: str, columns: Sequence[Column[Any]]) -> Table:
+def _make_user_table(
+    metadata: MetaData,
+    name: str,
+    columns: Sequence[Column[Any]],
+    user_id: type[Any] | UserIdType[Any] | None,
+) -> Table:
     return Table(
         name,
         metadata,
-        Column("id", _exact_text()),
+        _made_user_id(user_id),
         *columns,
         PrimaryKeyConstraint("id", name=f"pk_{name}"),
+    )
+
+
+def _made_user_id(held: object) -> Column[Any]:
+    if held in (None, str):
+        return Column("id", _exact_text())
+    if held is int:
+        # SQLite counts in a column of the type INTEGER alone, which has 64 bits there.
+        return Column("id", BigInteger().with_variant(Integer(), "sqlite"), autoincrement=True)
+    if held is UUID:
+        return Column("id", Uuid(), default=uuid4)
+    raise TypeError(
+        "without a user table, user_id must be str, int or UUID: for other ids give the table that "
+        "holds them, as user="
     )
 
 
@@ -300,9 +328,7 @@ def _make_key_table(metadata: MetaData, name: str, user_id: Column[Any]) -> Tabl
         Column("primary_key", Boolean, nullable=False),
         Column("expires", BigInteger),
     )
-    return Table(
-        name, metadata, *_owned_by(user_id, name), *columns, **_character_set(user_id.table)
-    )
+    return Table(name, metadata, *_owned_by(user_id, name), *columns, **_options(user_id.table))
 
 
 def _make_session_table(metadata: MetaData, name: str, user_id: Column[Any]) -> Table:
@@ -314,7 +340,7 @@ def _make_session_table(metadata: MetaData, name: str, user_id: Column[Any]) -> 
         Column("idle_expires", BigInteger, nullable=False),
         Column("attributes", JSON, nullable=False),
         Column("successor", _exact_text()),
-        **_character_set(user_id.table),
+        **_options(user_id.table),
     )
 
 
@@ -335,11 +361,13 @@ def _owned_by(user_id: Column[Any], table: str) -> tuple[SchemaItem, ...]:
     )
 
 
-def _character_set(users: FromClause) -> dict[str, Any]:
-    """Return the options that give a table the user table's character set and collation."""
-    options = cast(Table, users).dialect_kwargs
-    return {
-        name: value for name, value in options.items() if name.endswith(("_charset", "_collate"))
+def _options(users: FromClause) -> dict[str, Any]:
+    """Return the options that give a table the user table's schema, character set and collation."""
+    table = cast(Table, users)
+    return {"schema": table.schema} | {
+        name: value
+        for name, value in table.dialect_kwargs.items()
+        if name.endswith(("_charset", "_collate"))
     }
 
 
@@ -382,20 +410,33 @@ def _compare(element: _Exactly, compiler: SQLCompiler, **options: Any) -> str:
 
 @compiles(_Exactly, "mysql", "mariadb")
 def _compare_bytes_too(element: _Exactly, compiler: SQLCompiler, **options: Any) -> str:
+    comparison, _ = element.clauses
+    compared = cast(BinaryExpression[Any], comparison).left.type.dialect_impl(compiler.dialect)
+    if not isinstance(unwrapped(compared), String):  # numbers and UUIDs have no collation
+        return _compare(element, compiler, **options)
     return f"({' AND '.join(compiler.process(clause, **options) for clause in element.clauses)})"
 
 
 class StatementResult(NamedTuple):
-    """The result of a statement: its rows, and how many rows it changed."""
+    """The result of a statement.
+
+    Attributes:
+        rows: the rows that it returned.
+        changed: how many rows it changed.
+        primary_key: that of the one row that it inserted, if the database or the driver says it.
+    """
 
     rows: Sequence[Row[Any]]
     changed: int
+    primary_key: Sequence[Any] = ()
 
 
 def result_of(result: Result[Any]) -> StatementResult:
     """Return what operations need of a database's result."""
-    rows = result.all() if cast(CursorResult[Any], result).returns_rows else ()
-    return StatementResult(rows, cast(CursorResult[Any], result).rowcount)
+    cursor = cast(CursorResult[Any], result)
+    primary_key = cursor.inserted_primary_key if cursor.is_insert else None
+    rows = cursor.all() if cursor.returns_rows else ()
+    return StatementResult(rows, cursor.rowcount, primary_key or ())
 
 
 def user_row(tables: AuthTables, row: Sequence[Any]) -> UserRow:
@@ -498,15 +539,14 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _quotable(value: object) -> set[str]:
     """Return the texts in a statement's parameters, and the beginnings of long ones.
 
-    A database may quote either.
+    A database may quote either; numbers, UUIDs and dates it quotes as Python writes them.
     """
-    if isinstance(value, str):
-        return {text for text in (value, value[:_LONGEST_QUOTED]) if len(text) >= _SHORTEST_HIDDEN}
     if isinstance(value, Mapping):
         return _quotable(tuple(cast(Mapping[object, object], value).values()))
-    if isinstance(value, Sequence) and not isinstance(value, bytes):
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return set[str]().union(*map(_quotable, cast(Sequence[object], value)))
-    return set()
+    text = value.hex() if isinstance(value, bytes) else str(value)
+    return {text for text in (text, text[:_LONGEST_QUOTED]) if len(text) >= _SHORTEST_HIDDEN}
 
 
 def _without(secrets: Iterable[str], value: Any) -> Any:

@@ -14,11 +14,12 @@ from lucia._rules.cookies import Cookie, Env, SessionCookie, create_session_cook
 from lucia._rules.origins import Origin, OriginFailure, check_origin
 from lucia._rules.requests import RequestLike, Transport
 from lucia._rules.sessions import check_session
+from lucia._typing import AttributesT, UserIdT, UserT, with_defaults
 from lucia.errors import InvalidRequest, InvalidSessionId, InvalidUserId
-from lucia.models import UNSET, Session, SessionUser, Unset, UserT
+from lucia.models import UNSET, Session, SessionUser, Unset, user_id_text
 
 
-class RequestMethods(UserMethods[UserT]):
+class RequestMethods(UserMethods[UserT, UserIdT, AttributesT]):
     """The methods of ``Auth`` for requests and cookies."""
 
     _env: Env
@@ -28,7 +29,7 @@ class RequestMethods(UserMethods[UserT]):
 
     def handle_request(
         self, context: RequestLike, transport: Transport = "cookie"
-    ) -> "AuthRequest[UserT]":
+    ) -> "AuthRequest[UserT, UserIdT]":
         """Return the ``AuthRequest`` for a request.
 
         Args:
@@ -42,7 +43,7 @@ class RequestMethods(UserMethods[UserT]):
             raise ValueError(f"transport must be 'cookie' or 'bearer', got {transport!r}")
         return AuthRequest(self, context, transport)
 
-    def create_session_cookie(self, session: Session | None) -> Cookie:
+    def create_session_cookie(self, session: Session[Any] | None) -> Cookie:
         """Return the cookie that carries ``session``, or for None the one that clears it.
 
         It expires at the end of the idle period.
@@ -75,7 +76,8 @@ class RequestMethods(UserMethods[UserT]):
         return self.find_session_id(context)
 
 
-class AuthRequest(SelfLocking, Generic[UserT]):
+@with_defaults
+class AuthRequest(SelfLocking, Generic[UserT, UserIdT]):
     """One request, returned by ``Auth.handle_request``.
 
     ``validate`` and ``validate_user`` read the store at most once, share one result and may be
@@ -103,14 +105,17 @@ class AuthRequest(SelfLocking, Generic[UserT]):
     )
 
     def __init__(
-        self, auth: RequestMethods[UserT], context: RequestLike, transport: Transport
+        self,
+        auth: RequestMethods[UserT, UserIdT, Any],
+        context: RequestLike,
+        transport: Transport,
     ) -> None:
         super().__init__()
         self._auth = auth
         self._context = context
         self._uses_cookies = transport == "cookie"
-        self._session: Session | Unset | None = UNSET
-        self._user: SessionUser[UserT] | Unset | None = UNSET
+        self._session: Session[UserIdT] | Unset | None = UNSET
+        self._user: SessionUser[UserT, UserIdT] | Unset | None = UNSET
         self._origin_failure: OriginFailure | Unset | None = UNSET
         # The id that the request sent, which may be malformed, or that of the session since.
         self._known_id: str | Unset | None = UNSET
@@ -131,7 +136,7 @@ class AuthRequest(SelfLocking, Generic[UserT]):
             )
         return self._origin_failure
 
-    def validate(self) -> Session | None:
+    def validate(self) -> Session[UserIdT] | None:
         """Return the request's session, renewed if it was idle.
 
         None for a visitor and for a request from another site.
@@ -158,7 +163,7 @@ class AuthRequest(SelfLocking, Generic[UserT]):
         finally:
             self._release()
 
-    def validate_user(self) -> SessionUser[UserT] | None:
+    def validate_user(self) -> SessionUser[UserT, UserIdT] | None:
         """Return the request's session and its user, as :meth:`validate` returns the session.
 
         None also if the user was deleted.
@@ -181,7 +186,7 @@ class AuthRequest(SelfLocking, Generic[UserT]):
         finally:
             self._release()
 
-    def sign_in(self, user_id: str, /, **metadata: Any) -> Session:
+    def sign_in(self, user_id: UserIdT, /, **metadata: Any) -> Session[UserIdT]:
         """Log a user in: create a session, revoke the one that the request sent, set the cookie.
 
         Args:
@@ -199,7 +204,7 @@ class AuthRequest(SelfLocking, Generic[UserT]):
 
     def sign_in_with_key(
         self, provider_id: str, provider_user_id: str, password: str | None, /, **metadata: Any
-    ) -> Session:
+    ) -> Session[UserIdT]:
         """Check a key and its password, and log its user in as :meth:`sign_in` does.
 
         Raises:
@@ -218,7 +223,7 @@ class AuthRequest(SelfLocking, Generic[UserT]):
         )
         return self._replace(session)
 
-    def renew(self) -> Session | None:
+    def renew(self) -> Session[UserIdT] | None:
         """Replace the request's session by a new one and set its cookie; None for a visitor.
 
         ``validate`` does so by itself for an idle session that came in a cookie. A client that
@@ -254,7 +259,8 @@ class AuthRequest(SelfLocking, Generic[UserT]):
         try:
             session_id = self._session_id()
             if session_id is not None:
-                user_id = self._session.user_id if isinstance(self._session, Session) else None
+                session = self._session
+                user_id = user_id_text(session) if isinstance(session, Session) else None
                 # Before the cookie is cleared: if this fails, the client still has the id and can
                 # try again.
                 with signing_out(user_id):
@@ -266,7 +272,7 @@ class AuthRequest(SelfLocking, Generic[UserT]):
         finally:
             self._release()
 
-    def set_session(self, session: Session | None) -> None:
+    def set_session(self, session: Session[UserIdT] | None) -> None:
         """Set the cookie of a session created elsewhere, or clear it, and forget the validation.
 
         Raises:
@@ -282,7 +288,7 @@ class AuthRequest(SelfLocking, Generic[UserT]):
         if session is not None:
             self._session = UNSET  # the store may know that it was revoked meanwhile
 
-    def _find_user(self, session_id: str | None) -> SessionUser[UserT] | None:
+    def _find_user(self, session_id: str | None) -> SessionUser[UserT, UserIdT] | None:
         session = self._session
         if session is None:
             return None
@@ -297,14 +303,14 @@ class AuthRequest(SelfLocking, Generic[UserT]):
         except (InvalidSessionId, InvalidUserId):
             return None
 
-    def _accept(self, session: Session) -> Session:
+    def _accept(self, session: Session[UserIdT]) -> Session[UserIdT]:
         """Remember a validated session's id, and set its cookie if the request sent another id."""
         if session.fresh and self._can_renew():
             self._send(session)
         self._known_id = session.session_id
         return session
 
-    def _replace(self, session: Session) -> Session:
+    def _replace(self, session: Session[UserIdT]) -> Session[UserIdT]:
         self._acquire()
         try:
             # Asked again, since the response may have started meanwhile.
@@ -320,12 +326,12 @@ class AuthRequest(SelfLocking, Generic[UserT]):
         finally:
             self._release()
 
-    def _remember(self, session: Session | None) -> None:
+    def _remember(self, session: Session[UserIdT] | None) -> None:
         self._session = session
         self._user = None if session is None else UNSET
         self._known_id = None if session is None else session.session_id
 
-    def _send(self, session: Session | None) -> None:
+    def _send(self, session: Session[UserIdT] | None) -> None:
         if self._uses_cookies:
             self._context.set_cookie(self._auth.create_session_cookie(session))
             # A shared cache must neither store this cookie nor give it to somebody else.

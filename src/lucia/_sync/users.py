@@ -3,10 +3,12 @@
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, overload
 
+from lucia._sync.protocols import IdAssigningUserAdapter
 from lucia._sync.sessions import SessionMethods
 from lucia._sync.throttling import Guard
+from lucia._sync.transactions import Changes
 from lucia._compat.password_pool import PasswordWorkers, owner_of
 from lucia._logs import credentials, key_found, revocation
 from lucia._rules.keys import (
@@ -17,12 +19,13 @@ from lucia._rules.keys import (
     key_id,
     refusal,
     sought_key_id,
-    sought_user_id,
     to_key,
 )
 from lucia._rules.passwords import PasswordHasher, check_new_password, is_acceptable
 from lucia._rules.sessions import is_session_id, milliseconds
+from lucia._typing import AttributesT, UserIdT, UserT
 from lucia.errors import (
+    AutoUserIdGenerationNotSupported,
     ExpiredKey,
     InvalidCredentials,
     InvalidKeyId,
@@ -39,13 +42,11 @@ from lucia.models import (
     PrimaryKey,
     Session,
     SingleUseKey,
-    UserT,
-    check_user_id,
     to_datetime,
 )
 
 
-class UserMethods(SessionMethods[UserT]):
+class UserMethods(SessionMethods[UserT, UserIdT, AttributesT]):
     """The methods of ``Auth`` for users and keys.
 
     Without a user adapter each raises :class:`~lucia.UsersNotConfigured`.
@@ -57,12 +58,24 @@ class UserMethods(SessionMethods[UserT]):
     _hasher: PasswordHasher
     _workers: PasswordWorkers
     _guard: Guard
-    _generate_user_id: Callable[[], str]
+    _generate_user_id: Callable[[], UserIdT] | None
+    _id_assigning: IdAssigningUserAdapter | None
     _single_use_purposes: frozenset[str]
 
+    @overload
     def create_user(
-        self, *, primary_key: PrimaryKey | None, attributes: Mapping[str, Any] | None = None
-    ) -> UserT:
+        self: "UserMethods[UserT, UserIdT, Mapping[str, Any]]",
+        *,
+        primary_key: PrimaryKey | None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> UserT: ...
+
+    @overload
+    def create_user(
+        self, *, primary_key: PrimaryKey | None, attributes: AttributesT
+    ) -> UserT: ...
+
+    def create_user(self, *, primary_key: PrimaryKey | None, attributes: Any = None) -> UserT:
         """Store a new user, and their primary key if there is one, both or neither.
 
         Raises:
@@ -77,25 +90,31 @@ class UserMethods(SessionMethods[UserT]):
         check_primary_key(primary_key)
         if attributes is not None:
             check_user_attributes(attributes)
-        user_id = check_user_id(self._generate_user_id())
-        key = (
-            None if primary_key is None else self._new_key(user_id, primary_key, primary=True)
-        )
-        row = users.set_user(user_id, attributes or {}, key)
+        # An id that can't be stored is refused before the password is hashed.
+        generate = self._generate_user_id
+        user_id = None if generate is None else self._user_ids.write(generate())
+        make_key = None if primary_key is None else self._key_maker(primary_key, primary=True)
+        if user_id is not None:
+            key = None if make_key is None else make_key(user_id)
+            row = users.set_user(user_id, attributes or {}, key)
+        else:
+            row = self._require_assigned_ids().add_user(attributes or {}, make_key)
         return self.transform_database_user(row)
 
-    def get_user(self, user_id: str) -> UserT:
+    def get_user(self, user_id: UserIdT) -> UserT:
         """Return the user with this id, read from the store and not from the cache.
 
         Raises:
             InvalidUserId: there is no such user.
         """
-        row = self._get_user(sought_user_id(user_id))
+        row = self._get_user(self._user_ids.write_sought(user_id))
         if row is None:
             raise InvalidUserId
         return self.transform_database_user(row)
 
-    def update_user_attributes(self, user_id: str, attributes: Mapping[str, Any]) -> UserT:
+    def update_user_attributes(
+        self, user_id: UserIdT, attributes: Mapping[str, Any]
+    ) -> UserT:
         """Change these attributes and leave the others.
 
         Raises:
@@ -104,44 +123,44 @@ class UserMethods(SessionMethods[UserT]):
             TypeError: ``attributes`` is not a mapping.
         """
         users = self._require_users()
-        sought_user_id(user_id)
+        text = self._user_ids.write_sought(user_id)
         check_user_attributes(attributes)
-        if self._get_user(user_id) is None:
+        if self._get_user(text) is None:
             raise InvalidUserId
         try:
-            row = users.update_user_attributes(user_id, attributes)
+            row = users.update_user_attributes(text, attributes)
         finally:
-            self._forget_user(user_id)
+            self._forget_user(text)
         if row is None:
             raise InvalidUserId
-        self._sweep(user_id)
+        self._sweep(text)
         return self.transform_database_user(row)
 
-    def delete_user(self, user_id: str) -> None:
+    def delete_user(self, user_id: UserIdT) -> None:
         """Remove a user with all keys and sessions, also the session of a concurrent login.
 
         An unknown id is not an error.
         """
         users = self._require_users()
-        check_user_id(user_id)
-        found = users.get_user(user_id)
-        if found is not None and exactly(found, user_id) is None:
+        text = self._user_ids.write(user_id)
+        found = users.get_user(text)
+        if found is not None and exactly(found, text) is None:
             # Another user, whose id the database's collation takes for this one.
             return
         # Keys first: then nobody can log in any more. Sessions before the user and again after:
         # a login that had checked its key before may store its session in between.
-        users.delete_keys_by_user_id(user_id)
-        with revocation(user_id):
-            self._sessions.delete_sessions_by_user_id(user_id)
+        users.delete_keys_by_user_id(text)
+        with revocation(text):
+            self._revoke_all(text, None)
             try:
-                users.delete_user(user_id)
+                users.delete_user(text)
             finally:
-                self._forget_user(user_id)
-            self._sessions.delete_sessions_by_user_id(user_id)
+                self._forget_user(text)
+            self._sessions.delete_sessions_by_user_id(text)
 
     def create_key(
-        self, user_id: str, *, provider_id: str, provider_user_id: str, password: str | None
-    ) -> PersistentKey:
+        self, user_id: UserIdT, *, provider_id: str, provider_user_id: str, password: str | None
+    ) -> PersistentKey[UserIdT]:
         """Give a user another key, which can be deleted.
 
         Raises:
@@ -150,10 +169,7 @@ class UserMethods(SessionMethods[UserT]):
             InvalidInput: the key's name or the password is not valid.
             ValueError: ``provider_id`` contains a colon.
         """
-        row = self._new_key(
-            user_id, PrimaryKey(provider_id, provider_user_id, password), primary=False
-        )
-        self._require_users().set_key(row)
+        self._set_key(user_id, PrimaryKey(provider_id, provider_user_id, password))
         return PersistentKey(
             provider_id=provider_id,
             provider_user_id=provider_user_id,
@@ -164,13 +180,13 @@ class UserMethods(SessionMethods[UserT]):
 
     def create_single_use_key(
         self,
-        user_id: str,
+        user_id: UserIdT,
         *,
         provider_id: str,
         provider_user_id: str,
         password: str | None,
         expires_in: timedelta,
-    ) -> SingleUseKey:
+    ) -> SingleUseKey[UserIdT]:
         """Give a user a key that is consumed by its first use, such as for a password reset.
 
         Args:
@@ -188,13 +204,7 @@ class UserMethods(SessionMethods[UserT]):
             ValueError: ``expires_in`` is negative, or ``provider_id`` contains a colon.
         """
         expires = self._clock() + milliseconds("expires_in", expires_in)
-        row = self._new_key(
-            user_id,
-            PrimaryKey(provider_id, provider_user_id, password),
-            primary=False,
-            expires=expires,
-        )
-        self._require_users().set_key(row)
+        self._set_key(user_id, PrimaryKey(provider_id, provider_user_id, password), expires)
         return SingleUseKey(
             provider_id=provider_id,
             provider_user_id=provider_user_id,
@@ -211,7 +221,7 @@ class UserMethods(SessionMethods[UserT]):
         password: str | None,
         *,
         address: str | None = None,
-    ) -> Key:
+    ) -> Key[UserIdT]:
         """Check a key and its password, and consume a single-use key.
 
         An expired single-use key is removed too; a wrong password does not consume it. A key
@@ -240,7 +250,7 @@ class UserMethods(SessionMethods[UserT]):
         """
         with credentials(provider_id, provider_user_id, address):
             row = self._prove(sought_key_id(provider_id, provider_user_id), password, address)
-        return to_key(row, self._clock())
+        return self._to_key(row)
 
     def create_session_with_key(
         self,
@@ -250,7 +260,7 @@ class UserMethods(SessionMethods[UserT]):
         *,
         metadata: Mapping[str, Any] | None = None,
         address: str | None = None,
-    ) -> Session:
+    ) -> Session[UserIdT]:
         """Use a key and log its user in.
 
         If the password is changed or the key removed meanwhile, the login fails.
@@ -272,7 +282,7 @@ class UserMethods(SessionMethods[UserT]):
         password: str | None,
         metadata: Mapping[str, Any] | None,
         address: str | None,
-    ) -> Session:
+    ) -> Session[UserIdT]:
         row = self._allowed(sought_key_id(provider_id, provider_user_id), password, address)
         if row.expires is None:
             row = self._rehashed(row, password, address)
@@ -281,7 +291,7 @@ class UserMethods(SessionMethods[UserT]):
         # Consume a single-use key after creating the session. A change of the password revokes
         # these keys first and the sessions then. So it either revokes this session too, or the key
         # is gone when it is to be consumed, and the session is discarded.
-        session = self.create_session(row.user_id, metadata=metadata)
+        session = self._create_session(row.user_id, metadata)
         proven = False
         try:
             proven = self._still_proven(row, password, address)
@@ -293,7 +303,7 @@ class UserMethods(SessionMethods[UserT]):
             raise InvalidPassword
         return session
 
-    def get_key(self, provider_id: str, provider_user_id: str) -> Key:
+    def get_key(self, provider_id: str, provider_user_id: str) -> Key[UserIdT]:
         """Return a key without checking a password or its expiry.
 
         Raises:
@@ -302,22 +312,23 @@ class UserMethods(SessionMethods[UserT]):
         row = self._get_key(sought_key_id(provider_id, provider_user_id))
         if row is None:
             raise InvalidKeyId
-        return to_key(row, self._clock())
+        return self._to_key(row)
 
-    def get_all_user_keys(self, user_id: str) -> list[Key]:
+    def get_all_user_keys(self, user_id: UserIdT) -> list[Key[UserIdT]]:
         """Return a user's keys.
 
         Raises:
             InvalidUserId: there is no such user.
         """
         users = self._require_users()
-        if self._get_user(sought_user_id(user_id)) is None:
+        text = self._user_ids.write_sought(user_id)
+        if self._get_user(text) is None:
             raise InvalidUserId
         now = self._clock()
         return [
-            to_key(row, now)
-            for row in users.get_keys_by_user_id(user_id)
-            if row.user_id == user_id
+            to_key(row, now, user_id)
+            for row in users.get_keys_by_user_id(text)
+            if row.user_id == text
         ]
 
     def update_key_password(
@@ -328,7 +339,7 @@ class UserMethods(SessionMethods[UserT]):
         *,
         invalidate_sessions: bool = True,
         keep_session: str | None = None,
-    ) -> Session | None:
+    ) -> Session[UserIdT] | None:
         """Change a key's password, then revoke its user's sessions.
 
         The user's single-use keys for the ``single_use_purposes`` of this ``Auth`` are revoked too.
@@ -398,6 +409,8 @@ class UserMethods(SessionMethods[UserT]):
         """
         if changed.expires is not None or not self._single_use_purposes:
             return
+        if self._changes is not None:
+            self._changes.revoke_single_use_keys(changed)
         users = self._require_users()
         rows = users.get_keys_by_user_id(changed.user_id)
         revoked = [
@@ -412,17 +425,41 @@ class UserMethods(SessionMethods[UserT]):
         # Also after a store error: the user may have been changed all the same.
         if self._user_cache is not None:
             self._user_cache.drop(user_id)
+        if self._changes is not None:
+            self._changes.forget_user(user_id)
 
-    def _new_key(
-        self, user_id: str, key: PrimaryKey, *, primary: bool, expires: int | None = None
-    ) -> KeyRow:
-        self._require_users()
+    def _repeat(self, changes: Changes) -> None:
+        """Repeat what concurrent transactions could undo before the commit of these changes."""
+        for user_id in changes.users:
+            self._forget_user(user_id)
+        for key in changes.keys:
+            self._revoke_single_use_keys(key)
+        for user_id, keep in changes.sessions.items():
+            self._revoke_all(user_id, keep)
+
+    def _require_assigned_ids(self) -> IdAssigningUserAdapter:
+        if self._id_assigning is None:
+            raise AutoUserIdGenerationNotSupported
+        return self._id_assigning
+
+    def _key_maker(
+        self, key: PrimaryKey, *, primary: bool, expires: int | None = None
+    ) -> Callable[[str], KeyRow]:
+        """Hash a key's password, and return what makes its row for a user's id."""
         id_ = key_id(key.provider_id, key.provider_user_id)
-        sought_user_id(user_id)
         hashed = self._hash(key.password)
-        return KeyRow(
+        return lambda user_id: KeyRow(
             id=id_, user_id=user_id, hashed_password=hashed, primary_key=primary, expires=expires
         )
+
+    def _set_key(self, user_id: UserIdT, key: PrimaryKey, expires: int | None = None) -> None:
+        users = self._require_users()
+        text = self._user_ids.write_sought(user_id)
+        make_key = self._key_maker(key, primary=False, expires=expires)
+        users.set_key(make_key(text))
+
+    def _to_key(self, row: KeyRow) -> Key[UserIdT]:
+        return to_key(row, self._clock(), self._user_ids.read(row.user_id))
 
     def _hash(self, password: str | None) -> str | None:
         if password is None:
@@ -555,15 +592,13 @@ class UserMethods(SessionMethods[UserT]):
         # A concurrent login may have replaced the hash by another one of the same password.
         return password is not None and self._matches(current, password, address)
 
-    def _end_other_sessions(self, user_id: str, keep: str | None) -> Session | None:
+    def _end_other_sessions(self, user_id: str, keep: str | None) -> Session[UserIdT] | None:
         # Renewed first, and then the successor is kept: the id that was known before is dead.
         kept = None if keep is None else self._renew_own(user_id, keep)
-        spared = self.invalidate_all_user_sessions(
-            user_id, keep=None if kept is None else kept.session_id
-        )
+        spared = self._revoke_all(user_id, None if kept is None else kept.session_id)
         return kept if spared else None
 
-    def _renew_own(self, user_id: str, session_id: str) -> Session | None:
+    def _renew_own(self, user_id: str, session_id: str) -> Session[UserIdT] | None:
         """Renew a session of this user without a grace, so that nobody else can use the used id."""
         try:
             row, _, _ = self._find(session_id)

@@ -7,16 +7,15 @@ WebSocket specification, versions 2 and 3. No framework is imported.
 import json
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextlib import suppress
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from lucia._async.auth import AsyncAuth
 from lucia._async.request import AsyncAuthRequest
 from lucia._rules.cookies import Cookie
 from lucia._rules.requests import REQUEST_HEADERS, Transport
+from lucia._typing import UserIdT, UserT
 from lucia.errors import InvalidRequest
 from lucia.middleware._responses import TRY_AGAIN_LATER, ErrorResponse, response_for
-
-UserT = TypeVar("UserT")
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -59,7 +58,7 @@ class LuciaMiddleware:
         self,
         app: ASGIApp,
         *,
-        auth: AsyncAuth[Any],
+        auth: AsyncAuth[Any, Any, Any],
         transport: Transport = "cookie",
         forbid_cross_site: bool = False,
         validate_ahead: bool = False,
@@ -89,7 +88,7 @@ class LuciaMiddleware:
         return self.app(scope, receive, sender)
 
     async def _check_first(
-        self, request: AsyncAuthRequest[Any], scope: Scope, receive: Receive, send: Send
+        self, request: AsyncAuthRequest[Any, Any], scope: Scope, receive: Receive, send: Send
     ) -> None:
         if self.forbid_cross_site and request.origin_failure is not None:
             await _refuse(scope, send, response_for(InvalidRequest(), self.transport))
@@ -100,14 +99,16 @@ class LuciaMiddleware:
         await self.app(scope, receive, send)
 
 
-def auth_request(auth: AsyncAuth[UserT], scope: Scope) -> AsyncAuthRequest[UserT]:
+def auth_request(
+    auth: AsyncAuth[UserT, UserIdT, Any], scope: Scope
+) -> AsyncAuthRequest[UserT, UserIdT]:
     """Return the ``AuthRequest`` that the middleware made for this request.
 
     Raises:
         RuntimeError: the middleware is not installed for this ``auth``.
     """
     try:
-        request: AsyncAuthRequest[UserT] = scope[_KEY][auth]
+        request: AsyncAuthRequest[UserT, UserIdT] = scope[_KEY][auth]
     except KeyError:
         raise RuntimeError(
             "LuciaMiddleware is not installed for this auth: add it to the application"

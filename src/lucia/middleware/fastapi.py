@@ -16,11 +16,12 @@ except ImportError as error:
 from lucia._async.auth import AsyncAuth
 from lucia._async.request import AsyncAuthRequest
 from lucia._rules.requests import Transport
+from lucia._typing import UserIdT, UserT, with_defaults
 from lucia.errors import NotAuthenticated
 from lucia.middleware._responses import response_for
 from lucia.middleware.asgi import LuciaMiddleware, auth_request
 from lucia.middleware.starlette import StarletteAuth
-from lucia.models import Session, SessionUser, UserT
+from lucia.models import Session, SessionUser
 
 __all__ = ["FastAPIAuth", "LuciaMiddleware"]
 
@@ -49,8 +50,8 @@ class Required(SecurityBase, Generic[T]):
 
     def __init__(
         self,
-        auth: AsyncAuth[Any],
-        find: Callable[[AsyncAuthRequest[Any]], Awaitable[T | None]],
+        auth: AsyncAuth[Any, Any, Any],
+        find: Callable[[AsyncAuthRequest[Any, Any]], Awaitable[T | None]],
         model: APIKey | HTTPBearer,
         scheme_name: str,
     ) -> None:
@@ -72,7 +73,8 @@ class Required(SecurityBase, Generic[T]):
         return found
 
 
-class FastAPIAuth(Generic[UserT]):
+@with_defaults
+class FastAPIAuth(Generic[UserT, UserIdT]):
     """Sessions for a FastAPI application: install it once, then use its members as dependencies.
 
     ========================= =================================================================
@@ -104,13 +106,13 @@ class FastAPIAuth(Generic[UserT]):
         TypeError: ``auth`` is not an ``AsyncAuth``.
     """
 
-    session: Required[Session]
+    session: Required[Session[UserIdT]]
     user: Required[UserT]
-    session_user: Required[SessionUser[UserT]]
+    session_user: Required[SessionUser[UserT, UserIdT]]
 
     def __init__(
         self,
-        auth: AsyncAuth[UserT],
+        auth: AsyncAuth[UserT, UserIdT, Any],
         *,
         transport: Transport = "cookie",
         forbid_cross_site: bool = False,
@@ -127,10 +129,10 @@ class FastAPIAuth(Generic[UserT]):
         model = _security_model(auth, transport)
         # Methods of AsyncAuthRequest rather than of self._web: while the store is read, each
         # coroutine on the way is an object that the garbage collector has to look at.
-        self.session = Required(auth, AsyncAuthRequest[UserT].validate, model, scheme_name)
+        self.session = Required(auth, AsyncAuthRequest[UserT, UserIdT].validate, model, scheme_name)
         self.user = Required(auth, _find_user, model, scheme_name)
         self.session_user = Required(
-            auth, AsyncAuthRequest[UserT].validate_user, model, scheme_name
+            auth, AsyncAuthRequest[UserT, UserIdT].validate_user, model, scheme_name
         )
 
     def install(self, app: FastAPI) -> None:
@@ -149,12 +151,12 @@ class FastAPIAuth(Generic[UserT]):
         app.openapi = openapi  # type: ignore[method-assign]
 
     @_named_without_parentheses
-    async def request(self, connection: HTTPConnection) -> AsyncAuthRequest[UserT]:
+    async def request(self, connection: HTTPConnection) -> AsyncAuthRequest[UserT, UserIdT]:
         """Return the ``AuthRequest``, for example to sign in and out."""
         return self._web.request(connection)
 
     @_named_without_parentheses
-    async def optional_session(self, connection: HTTPConnection) -> Session | None:
+    async def optional_session(self, connection: HTTPConnection) -> Session[UserIdT] | None:
         """Return the request's session, or None for a visitor."""
         return await self._web.request(connection).validate()
 
@@ -164,7 +166,7 @@ class FastAPIAuth(Generic[UserT]):
         return await self._web.optional_user(connection)
 
 
-async def _find_user(request: AsyncAuthRequest[UserT]) -> UserT | None:
+async def _find_user(request: AsyncAuthRequest[UserT, UserIdT]) -> UserT | None:
     both = await request.validate_user()
     return None if both is None else both.user
 
@@ -185,7 +187,7 @@ def document_401(document: dict[str, Any], scheme_name: str) -> dict[str, Any]:
     return document
 
 
-def _security_model(auth: AsyncAuth[Any], transport: Transport) -> APIKey | HTTPBearer:
+def _security_model(auth: AsyncAuth[Any, Any, Any], transport: Transport) -> APIKey | HTTPBearer:
     if transport == "bearer":
         return HTTPBearer(description="The session id.")
     name = auth.create_session_cookie(None).name

@@ -16,15 +16,17 @@ except ImportError as error:
 from lucia._async.auth import AsyncAuth
 from lucia._async.request import AsyncAuthRequest
 from lucia._rules.requests import Transport
+from lucia._typing import UserIdT, UserT, with_defaults
 from lucia.errors import NotAuthenticated
 from lucia.middleware._responses import ERRORS, response_for
 from lucia.middleware.asgi import LuciaMiddleware, auth_request, check_auth
-from lucia.models import Session, SessionUser, UserT
+from lucia.models import Session, SessionUser
 
 __all__ = ["LuciaMiddleware", "StarletteAuth"]
 
 
-class StarletteAuth(Generic[UserT]):
+@with_defaults
+class StarletteAuth(Generic[UserT, UserIdT]):
     """Sessions for a Starlette application: install it once, then use it in routes and WebSockets.
 
     ``install`` also handles the library's errors that a route does not catch, without telling which
@@ -41,7 +43,7 @@ class StarletteAuth(Generic[UserT]):
 
     def __init__(
         self,
-        auth: AsyncAuth[UserT],
+        auth: AsyncAuth[UserT, UserIdT, Any],
         *,
         transport: Transport = "cookie",
         forbid_cross_site: bool = False,
@@ -71,11 +73,11 @@ class StarletteAuth(Generic[UserT]):
         for error in ERRORS:
             app.exception_handlers.setdefault(error, self._respond)
 
-    def request(self, connection: HTTPConnection) -> AsyncAuthRequest[UserT]:
+    def request(self, connection: HTTPConnection) -> AsyncAuthRequest[UserT, UserIdT]:
         """Return the ``AuthRequest``, for example to sign in and out."""
         return auth_request(self.auth, connection.scope)
 
-    async def optional_session(self, connection: HTTPConnection) -> Session | None:
+    async def optional_session(self, connection: HTTPConnection) -> Session[UserIdT] | None:
         """Return the request's session, or None for a visitor."""
         return await self.request(connection).validate()
 
@@ -84,7 +86,7 @@ class StarletteAuth(Generic[UserT]):
         both = await self.request(connection).validate_user()
         return None if both is None else both.user
 
-    async def session(self, connection: HTTPConnection) -> Session:
+    async def session(self, connection: HTTPConnection) -> Session[UserIdT]:
         """Return the request's session.
 
         Raises:
@@ -95,7 +97,7 @@ class StarletteAuth(Generic[UserT]):
             raise NotAuthenticated
         return session
 
-    async def session_user(self, connection: HTTPConnection) -> SessionUser[UserT]:
+    async def session_user(self, connection: HTTPConnection) -> SessionUser[UserT, UserIdT]:
         """Return the request's session and user.
 
         Raises:

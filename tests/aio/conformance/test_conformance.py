@@ -1,8 +1,10 @@
 """The library's adapters, and a minimal one over a dictionary, pass the public suites."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, ClassVar, Final
+from zlib import crc32
 
 import pytest
 from redis.asyncio import Redis, RedisCluster
@@ -13,7 +15,8 @@ from lucia._rules.sessions import system_clock
 from lucia._testing.checks import ODD_TEXTS
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.adapters.redis import AsyncRedisSessionAdapter
-from lucia.models import SessionRow, handle_of
+from lucia.errors import InvalidUserId
+from lucia.models import KeyRow, SessionRow, UserRow, handle_of
 from lucia.testing import (
     AsyncRenewingSessionAdapterSuite,
     AsyncSessionAdapterSuite,
@@ -51,6 +54,57 @@ class TestMemoryBoth(AsyncSessionUserAdapterSuite):
     @pytest.fixture
     def adapter(self) -> AsyncMemoryAdapter:
         return AsyncMemoryAdapter()
+
+
+class AsyncNumberedUsers(AsyncMemoryAdapter):
+    """An adapter whose user ids are numbers, as those of many databases are."""
+
+    async def set_user(
+        self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
+    ) -> UserRow:
+        return await super().set_user(check_number(user_id), attributes, key)
+
+    async def set_session(self, session: SessionRow, /) -> None:
+        check_number(session.user_id)
+        await super().set_session(session)
+
+
+def check_number(user_id: str) -> str:
+    """Return the user id if it is a number."""
+    if not user_id.isdecimal():
+        raise InvalidUserId
+    return user_id
+
+
+class NumberedNames:
+    """The hook of a suite for such an adapter."""
+
+    def user_id(self, name: str) -> str:
+        return str(crc32(name.encode()))
+
+
+class TestNumberedUsers(NumberedNames, AsyncUserAdapterSuite):
+    """Users whose ids are numbers."""
+
+    @pytest.fixture
+    def adapter(self) -> AsyncNumberedUsers:
+        return AsyncNumberedUsers()
+
+
+class TestNumberedSessions(NumberedNames, AsyncRenewingSessionAdapterSuite):
+    """Sessions of users whose ids are numbers."""
+
+    @pytest.fixture
+    def adapter(self) -> AsyncNumberedUsers:
+        return AsyncNumberedUsers()
+
+
+class TestNumberedBoth(NumberedNames, AsyncSessionUserAdapterSuite):
+    """Sessions joined with users whose ids are numbers."""
+
+    @pytest.fixture
+    def adapter(self) -> AsyncNumberedUsers:
+        return AsyncNumberedUsers()
 
 
 class TestRedis(AsyncRenewingSessionAdapterSuite):

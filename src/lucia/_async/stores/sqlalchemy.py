@@ -4,7 +4,8 @@ The operations are in :mod:`lucia._sqlalchemy.statements`; here they are run.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from copy import copy
+from typing import Any, Final, Self, TypeVar
 
 from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 
@@ -36,8 +37,13 @@ T = TypeVar("T")
 OperationFactory = Callable[[], Steps[T]]
 """Returns a new generator of an operation for each attempt, since a generator runs once."""
 
-AsyncSource = AsyncEngine | AsyncSessionMaker[Any] | AsyncSession
+AsyncTransaction = AsyncSession | AsyncConnection
+"""The caller's own transaction."""
+
+AsyncSource = AsyncEngine | AsyncSessionMaker[Any] | AsyncTransaction
 """Where an adapter gets its transactions from."""
+
+_ANY_USER: Final = "any user"
 
 
 class AsyncSQLAlchemyUserAdapter:
@@ -99,9 +105,22 @@ class AsyncSQLAlchemyUserAdapter:
     """
 
     def __init__(self, source: AsyncSource, tables: AuthTables) -> None:
-        check_source(self, source, AsyncEngine, AsyncSessionMaker, AsyncSession)
+        check_source(self, source, AsyncEngine, AsyncSessionMaker, AsyncSession, AsyncConnection)
         self._source = source
         self._tables = tables
+
+    def in_transaction(self, transaction: AsyncTransaction, /) -> Self:
+        """Return an adapter that does everything in the caller's transaction.
+
+        That is a session of SQLAlchemy, or a connection. The adapter is otherwise like this one.
+
+        Raises:
+            TypeError: it is neither.
+        """
+        check_source(self, transaction, AsyncSession, AsyncConnection)
+        inside = copy(self)
+        inside._source = transaction
+        return inside
 
     async def get_user(self, user_id: str, /) -> UserRow | None:
         return await self._read(lambda: steps.get_user(self._tables, user_id))
@@ -112,6 +131,17 @@ class AsyncSQLAlchemyUserAdapter:
         return await self._write(
             lambda: steps.set_user(self._tables, user_id, attributes, key),
             lambda: steps.why_refused(self._tables, key_id=None if key is None else key.id),
+        )
+
+    async def add_user(
+        self, attributes: Mapping[str, Any], make_key: Callable[[str], KeyRow] | None, /
+    ) -> UserRow:
+        return await self._write(
+            lambda: steps.add_user(self._tables, attributes, make_key),
+            # By the id that the key of any user would have: if the user was refused, none was made.
+            lambda: steps.why_refused(
+                self._tables, key_id=None if make_key is None else make_key(_ANY_USER).id
+            ),
         )
 
     async def delete_user(self, user_id: str, /) -> None:
@@ -184,7 +214,7 @@ class AsyncSQLAlchemyUserAdapter:
 
     async def _transact(self, operation: OperationFactory[T], *, atomic: bool) -> T:
         try:
-            if not isinstance(self._source, AsyncSession):
+            if not isinstance(self._source, AsyncSession | AsyncConnection):
                 return await self._run_in_transactions(self._source, operation)
             run = self._run_in_savepoint if atomic else _run
             return await run(self._source, operation())
@@ -212,17 +242,20 @@ class AsyncSQLAlchemyUserAdapter:
             await AsyncPause.seconds(retry_pause(attempt))
             attempt += 1
 
-    async def _run_in_savepoint(self, session: AsyncSession, operation: Steps[T]) -> T:
+    async def _run_in_savepoint(self, transaction: AsyncTransaction, operation: Steps[T]) -> T:
         """Run the operation so that a failure undoes it alone."""
-        for statement in steps.before_savepoint(
-            self._tables, session.get_bind(clause=self._tables.key).dialect.name
-        ):
-            await session.execute(statement)
+        bind = (
+            transaction.get_bind(clause=self._tables.key)
+            if isinstance(transaction, AsyncSession)
+            else transaction
+        )
+        for statement in steps.before_savepoint(self._tables, bind.dialect.name):
+            await transaction.execute(statement)
         failure: DBAPIError | None = None
         try:
-            async with session.begin_nested():
+            async with transaction.begin_nested():
                 try:
-                    return await _run(session, operation)
+                    return await _run(transaction, operation)
                 except DBAPIError as error:
                     failure = error
                     raise
@@ -346,7 +379,7 @@ class AsyncSQLAlchemyAdapter(AsyncSQLAlchemyUserAdapter):
         return is_kept
 
 
-async def _run(transaction: AsyncConnection | AsyncSession, operation: Steps[T]) -> T:
+async def _run(transaction: AsyncTransaction, operation: Steps[T]) -> T:
     """Execute the statements that the operation yields, until it returns."""
     try:
         statement = next(operation)

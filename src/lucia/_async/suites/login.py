@@ -4,18 +4,19 @@ from typing import Any
 
 from lucia._async.auth import AsyncAuth
 from lucia._testing.cookie_jar import CookieClient, base_url_of, give_cookie, set_origin
+from lucia._typing import UserIdT
 from lucia.models import Session
 
 
 async def alogin(
     client: CookieClient,
-    auth: AsyncAuth[Any],
-    user_id: str,
+    auth: AsyncAuth[Any, UserIdT, Any],
+    user_id: UserIdT,
     /,
     *,
     base_url: str | None = None,
     **metadata: Any,
-) -> Session:
+) -> Session[UserIdT]:
     """Log a test client in.
 
     Creates a session, puts its cookie into the client's cookie jar, and sets an ``Origin`` header

@@ -21,8 +21,6 @@ from lucia._testing.racing_calls import AsyncRacingCalls
 from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
 
-_ANNA = "user-anna"
-_BERT = "user-bert"
 _GRACE: Final = 60_000
 _SHORT: Final = 50
 """A grace period short enough to wait for, in milliseconds."""
@@ -62,7 +60,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
             now = self.now()
             row = SessionRow(
                 id=session_id,
-                user_id=_ANNA,
+                user_id=self.anna,
                 active_expires=now,
                 idle_expires=now + life,
                 attributes={"created_at": now},
@@ -76,7 +74,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
             else:
                 return row.idle_expires
 
-    def login(self, name: str, age: int, user_id: str = _ANNA) -> SessionRow:
+    def login(self, name: str, age: int, user_id: str | None = None) -> SessionRow:
         """Return a session of a login ``age`` milliseconds ago, with its time and its handle."""
         return self.row(name, user_id, created_at=self.now() - age, handle=f"handle of {name}")
 
@@ -88,27 +86,27 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
 
     async def test_cap(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """A login within the limit revokes nothing; one more revokes the user's oldest session."""
-        foreign = self.login("foreign", 9_000, _BERT)
+        foreign = self.login("foreign", 9_000, self.bert)
         rows = [self.login(f"session-{n}", 5_000 - n) for n in range(4)]
         await self.store(adapter, foreign, rows[0])
         for row in rows[1:3]:
             await adapter.set_session_capped(row, limit=3)
-        await self.check_count(adapter, _ANNA, 3)
+        await self.check_count(adapter, self.anna, 3)
         stored = await adapter.set_session_capped(rows[3], limit=3)
         equal(
             (stored.id, stored.user_id, stored.idle_expires),
-            (rows[3].id, _ANNA, rows[3].idle_expires),
+            (rows[3].id, self.anna, rows[3].idle_expires),
             "set_session_capped",
         )
-        await self.check_remaining(adapter, _ANNA, "session-1", "session-2", "session-3")
-        await self.check_count(adapter, _BERT, 1)
+        await self.check_remaining(adapter, self.anna, "session-1", "session-2", "session-3")
+        await self.check_count(adapter, self.bert, 1)
 
     async def test_cap_order(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """The sessions that logged in first are revoked, in whatever order they were stored."""
         ages = {"third": 3_000, "first": 5_000, "fourth": 2_000, "second": 4_000}
         await self.store(adapter, *(self.login(name, age) for name, age in ages.items()))
         await adapter.set_session_capped(self.login("new", 0), limit=3)
-        await self.check_remaining(adapter, _ANNA, "third", "fourth", "new")
+        await self.check_remaining(adapter, self.anna, "third", "fourth", "new")
 
     async def test_cap_renewed(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """A renewal makes no login newer: the successor of the oldest is revoked first."""
@@ -121,7 +119,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
             "renew_session",
         )
         await adapter.set_session_capped(self.login("new", 0), limit=3)
-        await self.check_remaining(adapter, _ANNA, "second", "third", "new")
+        await self.check_remaining(adapter, self.anna, "second", "third", "new")
 
     async def test_cap_expired(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """Expired sessions are not counted."""
@@ -140,7 +138,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         """The new login stays, even if the clock of its machine is behind."""
         await self.store(adapter, self.login("first", 2_000), self.login("second", 1_000))
         stored = await adapter.set_session_capped(self.login("new", 10_000), limit=1)
-        await self.check_remaining(adapter, _ANNA, "new")
+        await self.check_remaining(adapter, self.anna, "new")
         if adapter.keeps_attributes:
             await self.check_stored(adapter, stored)
 
@@ -148,18 +146,18 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         """A login under a taken id raises ``DuplicateSessionId``, and revokes nothing."""
         rows, foreign = (
             [self.login("first", 2_000), self.login("second", 1_000)],
-            self.login("taken", 0, _BERT),
+            self.login("taken", 0, self.bert),
         )
         await self.store(adapter, *rows, foreign)
         with refused(DuplicateSessionId, "set_session_capped with a taken id"):
             await adapter.set_session_capped(self.login("taken", 0), limit=1)
-        await self.check_remaining(adapter, _ANNA, "first", "second")
-        await self.check_count(adapter, _BERT, 1)
+        await self.check_remaining(adapter, self.anna, "first", "second")
+        await self.check_count(adapter, self.bert, 1)
 
     async def test_cap_at_once(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """After concurrent logins, the user has exactly as many sessions as the limit."""
         for round_ in range(ROUNDS):
-            user_id = f"user-{round_}"
+            user_id = self.user_id(f"user-{round_}")
             rows = [
                 self.login(f"{round_} session {n}", 0, user_id) for n in range(CONCURRENT_CALLS)
             ]
@@ -177,7 +175,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
     async def test_cap_amid_renewals(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """A session that a login revokes while it is renewed leaves no successor."""
         for round_ in range(ROUNDS if adapter.keeps_attributes else 0):
-            user_id = f"user-{round_}"
+            user_id = self.user_id(f"user-{round_}")
             old, kept = (
                 self.login(f"{round_} old", 5_000, user_id),
                 self.login(f"{round_} kept", 4_000, user_id),
@@ -235,7 +233,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
             await adapter.renew_session("used", successor, grace=_GRACE), successor, "renew_session"
         )
         await self.check_gone(adapter, used)
-        await self.check_list(adapter, _ANNA, successor, other)
+        await self.check_list(adapter, self.anna, successor, other)
         await self.check_stored(adapter, successor, other)
 
     async def test_renew_attributes(self, adapter: AsyncRenewingSessionAdapter) -> None:
@@ -248,12 +246,16 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         if adapter.keeps_attributes:
             await self.check_stored(adapter, successor)
         found = await adapter.get_session("successor")
-        equal(found is not None and found.user_id, _ANNA, "the user of a successor with attributes")
+        equal(
+            found is not None and found.user_id,
+            self.anna,
+            "the user of a successor with attributes",
+        )
 
     async def test_renew_unknown(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """Renewing an unknown session returns None and stores nothing."""
         successor = self.row("successor")
-        await self.create_users(adapter, _ANNA)
+        await self.create_users(adapter, self.anna)
         equal(
             await adapter.renew_session("unknown", successor, grace=_GRACE),
             None,
@@ -272,7 +274,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
             None,
             "renew_session after delete_session",
         )
-        await adapter.delete_sessions_by_user_id(_ANNA)
+        await adapter.delete_sessions_by_user_id(self.anna)
         equal(
             await adapter.renew_session("two", successors[1], grace=_GRACE),
             None,
@@ -282,12 +284,13 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
 
     async def test_renew_other_spellings(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """An id that differs in case, accents, spaces or invisible characters is unknown."""
-        current = self.row(STORED_ID, STORED_ID)
-        await self.renew_chain(adapter, self.row(f"used {STORED_ID}", STORED_ID), current)
+        user_id = self.user_id(STORED_ID)
+        current = self.row(STORED_ID, user_id)
+        await self.renew_chain(adapter, self.row(f"used {STORED_ID}", user_id), current)
         for number, other in enumerate(OTHER_SPELLINGS):
             where, successor = (
                 f"where only {STORED_ID!r} is stored",
-                self.row(f"successor-{number}", STORED_ID),
+                self.row(f"successor-{number}", user_id),
             )
             equal(
                 await adapter.renew_session(other, successor, grace=_GRACE),
@@ -301,11 +304,11 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
             )
             await adapter.delete_session(f"used {other}")
             equal(
-                await adapter.delete_other_sessions(other, STORED_ID),
+                await adapter.delete_other_sessions(self.user_id(other), STORED_ID),
                 False,
                 f"delete_other_sessions({other!r}, …) {where}",
             )
-            await self.check_list(adapter, STORED_ID, current)
+            await self.check_list(adapter, user_id, current)
 
     async def test_renew_again(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """Renewing a used id within the grace returns its successor, and stores no second one."""
@@ -316,7 +319,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
             first,
             "renew_session of a used id within its grace",
         )
-        await self.check_list(adapter, _ANNA, first)
+        await self.check_list(adapter, self.anna, first)
         await self.check_gone(adapter, second)
 
     async def test_renew_at_once(self, adapter: AsyncRenewingSessionAdapter) -> None:
@@ -329,7 +332,9 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         )
         one_of(outcomes[0], successors, "renew_session")
         equal(outcomes, [outcomes[0]] * CONCURRENT_CALLS, "concurrent renewals of one session")
-        await self.check_list(adapter, _ANNA, *(row for row in successors if row == outcomes[0]))
+        await self.check_list(
+            adapter, self.anna, *(row for row in successors if row == outcomes[0])
+        )
         await self.check_gone(adapter, used, *(row for row in successors if row != outcomes[0]))
 
     async def test_renew_at_once_without_grace(self, adapter: AsyncRenewingSessionAdapter) -> None:
@@ -344,19 +349,23 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
             outcomes, lambda outcome: outcome is None, "renew_session with a grace of 0"
         )
         equal(outcomes[winner], successors[winner], "renew_session with a grace of 0")
-        await self.check_list(adapter, _ANNA, successors[winner])
+        await self.check_list(adapter, self.anna, successors[winner])
         await self.check_gone(
             adapter, used, *(row for row in successors if row != successors[winner])
         )
 
     async def test_taken_successor_id(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """A successor with a taken id raises ``DuplicateSessionId``, and changes nothing."""
-        used, other, successor = self.row("used"), self.row("taken", _BERT), self.row("successor")
+        used, other, successor = (
+            self.row("used"),
+            self.row("taken", self.bert),
+            self.row("successor"),
+        )
         await self.store(adapter, used, other)
         with refused(DuplicateSessionId, "renew_session to a taken id"):
             await adapter.renew_session("used", self.row("taken"), grace=_GRACE)
         await self.check_stored(adapter, used, other)
-        await self.check_list(adapter, _ANNA, used)
+        await self.check_list(adapter, self.anna, used)
         equal(await adapter.get_successor("used"), None, "get_successor after a refused renewal")
         equal(
             await adapter.renew_session("used", successor, grace=_GRACE),
@@ -384,7 +393,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
             )
             found = await adapter.renew_session(row.id, self.row("another"), grace=_GRACE)
             equal(found, rows[-1], f"renew_session({row.id!r}) along a chain")
-        await self.check_list(adapter, _ANNA, rows[-1])
+        await self.check_list(adapter, self.anna, rows[-1])
 
     async def test_no_successor(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """An unknown id and a session that was not renewed have no successor."""
@@ -402,7 +411,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
             None,
             "renew_session of a used id with a grace of 0",
         )
-        await self.check_list(adapter, _ANNA, successor)
+        await self.check_list(adapter, self.anna, successor)
 
     async def test_end_of_grace(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """After the grace, a used id has no successor and is not renewed again."""
@@ -415,7 +424,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
             None,
             "renew_session of a used id after its grace",
         )
-        await self.check_list(adapter, _ANNA, successor)
+        await self.check_list(adapter, self.anna, successor)
 
     async def test_successor_revoked(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """A used id whose successor was revoked has no successor and is not renewed again."""
@@ -432,7 +441,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
             None,
             "renew_session after the successor was revoked",
         )
-        await self.check_list(adapter, _ANNA)
+        await self.check_list(adapter, self.anna)
 
     # Ending used ids
 
@@ -448,7 +457,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
             None,
             "get_successor of a used id that was revoked",
         )
-        await self.check_list(adapter, _ANNA, other)
+        await self.check_list(adapter, self.anna, other)
 
     async def test_delete_used_without_grace(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """Revoking a used id revokes its successors with a grace of 0 too: it may be a logout."""
@@ -463,7 +472,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         """Removing a user's sessions removes successors too; used ids have no successor then."""
         used, successor = self.row("used"), self.row("successor")
         await self.renew_chain(adapter, used, successor)
-        await adapter.delete_sessions_by_user_id(_ANNA)
+        await adapter.delete_sessions_by_user_id(self.anna)
         await self.check_gone(adapter, used, successor)
         equal(
             await adapter.get_successor("used"),
@@ -479,7 +488,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
     async def test_delete_amid_renewals(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """A session that is revoked while it is renewed leaves no successor."""
         for round_ in range(ROUNDS):
-            user_id = f"user-{round_}"
+            user_id = self.user_id(f"user-{round_}")
             used = self.row(f"{round_} used", user_id)
             successors = [
                 self.row(f"{round_} successor {n}", user_id) for n in range(CONCURRENT_CALLS)
@@ -496,7 +505,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
     async def test_delete_by_user_amid_renewals(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """Removing a user's sessions while they are renewed leaves none, and no successor."""
         for round_ in range(ROUNDS):
-            user_id = f"user-{round_}"
+            user_id = self.user_id(f"user-{round_}")
             rows = [self.row(f"{round_} used {n}", user_id) for n in range(CONCURRENT_CALLS)]
             successors = [
                 self.row(f"{round_} successor {n}", user_id) for n in range(CONCURRENT_CALLS)
@@ -519,12 +528,12 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         kept, gone, foreign = (
             self.row("kept"),
             [self.row("one"), self.row("two")],
-            self.row("three", _BERT),
+            self.row("three", self.bert),
         )
         await self.store(adapter, gone[0], kept, gone[1], foreign)
-        equal(await adapter.delete_other_sessions(_ANNA, "kept"), True, "delete_other_sessions")
+        equal(await adapter.delete_other_sessions(self.anna, "kept"), True, "delete_other_sessions")
         await self.check_gone(adapter, *gone)
-        await self.check_list(adapter, _ANNA, kept)
+        await self.check_list(adapter, self.anna, kept)
         await self.check_stored(adapter, kept, foreign)
 
     async def test_keep_the_only_one(self, adapter: AsyncRenewingSessionAdapter) -> None:
@@ -532,7 +541,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         kept = self.row("kept")
         await self.store(adapter, kept)
         equal(
-            await adapter.delete_other_sessions(_ANNA, "kept"),
+            await adapter.delete_other_sessions(self.anna, "kept"),
             True,
             "delete_other_sessions with nothing else to remove",
         )
@@ -544,11 +553,11 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         await self.renew_chain(adapter, *rows)
         await adapter.set_session(other)
         equal(
-            await adapter.delete_other_sessions(_ANNA, rows[0].id),
+            await adapter.delete_other_sessions(self.anna, rows[0].id),
             True,
             "delete_other_sessions with a used id",
         )
-        await self.check_list(adapter, _ANNA, rows[-1])
+        await self.check_list(adapter, self.anna, rows[-1])
         await self.check_gone(adapter, other)
 
     async def test_keep_renewed_without_grace(self, adapter: AsyncRenewingSessionAdapter) -> None:
@@ -557,11 +566,11 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         await self.store(adapter, used, other)
         equal(await adapter.renew_session("used", successor, grace=0), successor, "renew_session")
         equal(
-            await adapter.delete_other_sessions(_ANNA, "used"),
+            await adapter.delete_other_sessions(self.anna, "used"),
             True,
             "delete_other_sessions with a used id, renewed with a grace of 0",
         )
-        await self.check_list(adapter, _ANNA, successor)
+        await self.check_list(adapter, self.anna, successor)
 
     async def test_keep_unknown(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """If the session to keep is gone, all sessions are removed, and False is returned."""
@@ -569,7 +578,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         await self.store(adapter, *rows)
         await adapter.delete_session("revoked")
         equal(
-            await adapter.delete_other_sessions(_ANNA, "revoked"),
+            await adapter.delete_other_sessions(self.anna, "revoked"),
             False,
             "delete_other_sessions with a revoked session",
         )
@@ -577,10 +586,10 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
 
     async def test_keep_foreign(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """If the session to keep is another user's, all are removed but that one; returns False."""
-        rows, foreign = [self.row("one"), self.row("two")], self.row("foreign", _BERT)
+        rows, foreign = [self.row("one"), self.row("two")], self.row("foreign", self.bert)
         await self.store(adapter, *rows, foreign)
         equal(
-            await adapter.delete_other_sessions(_ANNA, "foreign"),
+            await adapter.delete_other_sessions(self.anna, "foreign"),
             False,
             "delete_other_sessions with another user's session",
         )
@@ -590,7 +599,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
     async def test_keep_amid_renewals(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """The session to keep survives while it is renewed, as itself or its successor."""
         for round_ in range(ROUNDS):
-            user_id = f"user-{round_}"
+            user_id = self.user_id(f"user-{round_}")
             login = (
                 {"handle": f"login-{round_}"} if adapter.keeps_attributes else {}
             )  # which a renewal carries over

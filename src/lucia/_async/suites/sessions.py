@@ -23,15 +23,14 @@ from lucia._testing.checks import (
     same_rows,
 )
 from lucia._testing.racing_calls import AsyncRacingCalls
+from lucia._testing.sample_users import SampleUsers
 from lucia.errors import DuplicateSessionId, InvalidUserId
 from lucia.models import MAX_EPOCH_MS, MAX_ID_LENGTH, SessionRow
 
-_ANNA = "user-anna"
-_BERT = "user-bert"
 _HOUR = 3_600_000
 
 
-class AsyncSessionAdapterSuite:
+class AsyncSessionAdapterSuite(SampleUsers):
     """The requirements for every session adapter.
 
     Subclass it in a test module and add a fixture ``adapter``, as :mod:`lucia.testing` shows. The
@@ -59,12 +58,12 @@ class AsyncSessionAdapterSuite:
         """
         return system_clock()
 
-    def row(self, session_id: str, user_id: str = _ANNA, **attributes: Any) -> SessionRow:
+    def row(self, session_id: str, user_id: str | None = None, **attributes: Any) -> SessionRow:
         """Return a session that expires in two hours."""
         now = self.now()
         return SessionRow(
             id=session_id,
-            user_id=user_id,
+            user_id=self.anna if user_id is None else user_id,
             active_expires=now + _HOUR,
             idle_expires=now + 2 * _HOUR,
             attributes=attributes,
@@ -151,10 +150,13 @@ class AsyncSessionAdapterSuite:
         """Times are stored to the millisecond, up to the end of the year 9999."""
         now = self.now()
         near = SessionRow(
-            id="near", user_id=_ANNA, active_expires=now + _HOUR + 1, idle_expires=now + _HOUR + 999
+            id="near",
+            user_id=self.anna,
+            active_expires=now + _HOUR + 1,
+            idle_expires=now + _HOUR + 999,
         )
         far = SessionRow(
-            id="far", user_id=_ANNA, active_expires=MAX_EPOCH_MS - 1, idle_expires=MAX_EPOCH_MS
+            id="far", user_id=self.anna, active_expires=MAX_EPOCH_MS - 1, idle_expires=MAX_EPOCH_MS
         )
         await self.store(adapter, near, far)
         await self.check_stored(adapter, near, far)
@@ -210,11 +212,11 @@ class AsyncSessionAdapterSuite:
         """A session under a taken id raises ``DuplicateSessionId``, and changes nothing."""
         row = self.row("one")
         await self.store(adapter, row)
-        await self.create_users(adapter, _BERT)
+        await self.create_users(adapter, self.bert)
         with refused(DuplicateSessionId, "set_session of another session under a taken id"):
-            await adapter.set_session(self.row("one", _BERT))
+            await adapter.set_session(self.row("one", self.bert))
         await self.check_stored(adapter, row)
-        await self.check_list(adapter, _BERT)
+        await self.check_list(adapter, self.bert)
 
     async def test_duplicate_of_same_user(self, adapter: AsyncSessionAdapter) -> None:
         """A taken id is refused to the same user too: the times stay, and the list has it once."""
@@ -222,7 +224,7 @@ class AsyncSessionAdapterSuite:
         await self.store(adapter, row)
         later = SessionRow(
             id="one",
-            user_id=_ANNA,
+            user_id=self.anna,
             active_expires=row.active_expires + 1,
             idle_expires=row.idle_expires + 1,
         )
@@ -230,12 +232,12 @@ class AsyncSessionAdapterSuite:
             DuplicateSessionId, "set_session of the same user's other session under a taken id"
         ):
             await adapter.set_session(later)
-        await self.check_list(adapter, _ANNA, row)
+        await self.check_list(adapter, self.anna, row)
         equal(await adapter.get_session("one"), row, "get_session after a refused set_session")
 
     async def test_set_at_once(self, adapter: AsyncSessionAdapter) -> None:
         """Of concurrent calls that store different sessions under one id, exactly one succeeds."""
-        rows = [self.row("one", f"user-{n}") for n in range(CONCURRENT_CALLS)]
+        rows = [self.row("one", self.user_id(f"user-{n}")) for n in range(CONCURRENT_CALLS)]
         await self.create_users(adapter, *(row.user_id for row in rows))
         outcomes = await AsyncRacingCalls.gather_results(
             *(partial(adapter.set_session, row) for row in rows)
@@ -251,7 +253,7 @@ class AsyncSessionAdapterSuite:
 
     async def test_unknown_user(self, adapter: AsyncSessionAdapter) -> None:
         """A session of an unknown user raises ``InvalidUserId``, or is stored as any other."""
-        row = self.row("one", "user-unknown")
+        row = self.row("one", "unknown")
         try:
             await adapter.set_session(row)
         except InvalidUserId:
@@ -263,11 +265,11 @@ class AsyncSessionAdapterSuite:
         """An expired session is refused with ``ValueError``, or stored as it is, or dropped."""
         row = SessionRow(
             id="one",
-            user_id=_ANNA,
+            user_id=self.anna,
             active_expires=self.now() - 2 * _HOUR,
             idle_expires=self.now() - _HOUR,
         )
-        await self.create_users(adapter, _ANNA)
+        await self.create_users(adapter, self.anna)
         try:
             await adapter.set_session(row)
         except ValueError:
@@ -278,7 +280,7 @@ class AsyncSessionAdapterSuite:
             "get_session of a session that was stored expired",
         )
         one_of(
-            [*await adapter.get_sessions_by_user_id(_ANNA)],
+            [*await adapter.get_sessions_by_user_id(self.anna)],
             [[self.as_listed(row)], []],
             "get_sessions_by_user_id with a session that was stored expired",
         )
@@ -288,29 +290,29 @@ class AsyncSessionAdapterSuite:
     async def test_list_unknown_user(self, adapter: AsyncSessionAdapter) -> None:
         """An unknown user has no sessions."""
         with no_error("get_sessions_by_user_id of an unknown user"):
-            await self.check_list(adapter, "user-unknown")
+            await self.check_list(adapter, "unknown")
 
     async def test_list(self, adapter: AsyncSessionAdapter) -> None:
         """A user's list has exactly the user's sessions."""
-        rows = [self.row("one"), self.row("two"), self.row("three", _BERT)]
+        rows = [self.row("one"), self.row("two"), self.row("three", self.bert)]
         await self.store(adapter, *rows)
-        await self.check_list(adapter, _ANNA, *rows[:2])
-        await self.check_list(adapter, _BERT, rows[2])
+        await self.check_list(adapter, self.anna, *rows[:2])
+        await self.check_list(adapter, self.bert, rows[2])
 
     async def test_many(self, adapter: AsyncSessionAdapter) -> None:
         """A user may have hundreds of sessions: all of them are listed, and removed."""
         rows = [self.row(f"session-{n}") for n in range(300)]
         await self.store(adapter, *rows)
-        await self.check_list(adapter, _ANNA, *rows)
-        await adapter.delete_sessions_by_user_id(_ANNA)
+        await self.check_list(adapter, self.anna, *rows)
+        await adapter.delete_sessions_by_user_id(self.anna)
         await self.check_gone(adapter, rows[0], rows[150], rows[299])
-        await self.check_list(adapter, _ANNA)
+        await self.check_list(adapter, self.anna)
 
     # Removing
 
     async def test_delete(self, adapter: AsyncSessionAdapter) -> None:
         """A removed session can't be read and is in no list; other sessions stay."""
-        gone, stays, foreign = self.row("one"), self.row("two"), self.row("three", _BERT)
+        gone, stays, foreign = self.row("one"), self.row("two"), self.row("three", self.bert)
         await self.store(adapter, gone, stays, foreign)
         await adapter.delete_session("one")
         await self.check_gone(adapter, gone)
@@ -318,7 +320,12 @@ class AsyncSessionAdapterSuite:
 
     async def test_delete_many(self, adapter: AsyncSessionAdapter) -> None:
         """One call removes sessions of several users, also with unknown and repeated ids."""
-        rows = [self.row("one"), self.row("two"), self.row("three", _BERT), self.row("four", _BERT)]
+        rows = [
+            self.row("one"),
+            self.row("two"),
+            self.row("three", self.bert),
+            self.row("four", self.bert),
+        ]
         await self.store(adapter, *rows)
         with no_error("delete_session of known and unknown ids"):
             await adapter.delete_session("unknown", "one", "two", "one", "three")
@@ -346,11 +353,11 @@ class AsyncSessionAdapterSuite:
 
     async def test_delete_by_user(self, adapter: AsyncSessionAdapter) -> None:
         """All sessions of a user are removed; those of other users stay."""
-        rows = [self.row("one"), self.row("two"), self.row("three", _BERT)]
+        rows = [self.row("one"), self.row("two"), self.row("three", self.bert)]
         await self.store(adapter, *rows)
-        await adapter.delete_sessions_by_user_id(_ANNA)
+        await adapter.delete_sessions_by_user_id(self.anna)
         await self.check_gone(adapter, *rows[:2])
-        await self.check_list(adapter, _ANNA)
+        await self.check_list(adapter, self.anna)
         await self.check_stored(adapter, rows[2])
 
     async def test_delete_by_unknown_user(self, adapter: AsyncSessionAdapter) -> None:
@@ -358,23 +365,23 @@ class AsyncSessionAdapterSuite:
         row = self.row("one")
         await self.store(adapter, row)
         with no_error("delete_sessions_by_user_id of an unknown user"):
-            await adapter.delete_sessions_by_user_id("user-unknown")
+            await adapter.delete_sessions_by_user_id("unknown")
         await self.check_stored(adapter, row)
 
     async def test_login_after_delete_by_user(self, adapter: AsyncSessionAdapter) -> None:
         """A user whose sessions were removed can log in again, and log out again."""
         rows = [self.row("one"), self.row("two")]
         await self.store(adapter, rows[0])
-        await adapter.delete_sessions_by_user_id(_ANNA)
+        await adapter.delete_sessions_by_user_id(self.anna)
         await adapter.set_session(rows[1])
-        await self.check_list(adapter, _ANNA, rows[1])
-        await adapter.delete_sessions_by_user_id(_ANNA)
+        await self.check_list(adapter, self.anna, rows[1])
+        await adapter.delete_sessions_by_user_id(self.anna)
         await self.check_gone(adapter, *rows)
 
     async def test_delete_by_user_amid_logins(self, adapter: AsyncSessionAdapter) -> None:
         """Earlier sessions are removed; those of concurrent logins are removed or listed."""
         for round_ in range(ROUNDS):
-            user_id = f"user-{round_}"
+            user_id = self.user_id(f"user-{round_}")
             before = [self.row(f"{round_} before {n}", user_id) for n in range(CONCURRENT_CALLS)]
             meanwhile = [
                 self.row(f"{round_} meanwhile {n}", user_id) for n in range(CONCURRENT_CALLS)
@@ -400,7 +407,9 @@ class AsyncSessionAdapterSuite:
 
     async def test_odd_user_ids(self, adapter: AsyncSessionAdapter) -> None:
         """A user id may be any text."""
-        rows = [self.row(f"session-{n}", text) for n, text in enumerate(self.odd_texts)]
+        rows = [
+            self.row(f"session-{n}", self.user_id(text)) for n, text in enumerate(self.odd_texts)
+        ]
         await self.store(adapter, *rows)
         for row in rows:
             await self.check_list(adapter, row.user_id, row)
@@ -414,11 +423,11 @@ class AsyncSessionAdapterSuite:
         for place, row in enumerate(rows):
             await self.check_stored(adapter, *rows[place:])
             await adapter.delete_session(row.id)
-            await self.check_list(adapter, _ANNA, *rows[place + 1 :])
+            await self.check_list(adapter, self.anna, *rows[place + 1 :])
 
     async def test_similar_user_ids(self, adapter: AsyncSessionAdapter) -> None:
         """Similar user ids name different users: their sessions are listed and removed apart."""
-        rows = [self.row(f"session-{n}", text) for n, text in enumerate(SIMILAR_IDS)]
+        rows = [self.row(f"session-{n}", self.user_id(text)) for n, text in enumerate(SIMILAR_IDS)]
         await self.store(adapter, *rows)
         for place, row in enumerate(rows):
             await self.check_list(adapter, row.user_id, row)
@@ -428,7 +437,7 @@ class AsyncSessionAdapterSuite:
 
     async def test_other_spellings(self, adapter: AsyncSessionAdapter) -> None:
         """An id that differs in case, accents, spaces or invisible characters is unknown."""
-        row = self.row(STORED_ID, STORED_ID)
+        row = self.row(STORED_ID, self.user_id(STORED_ID))
         await self.store(adapter, row)
         for other in OTHER_SPELLINGS:
             equal(
@@ -436,9 +445,9 @@ class AsyncSessionAdapterSuite:
                 None,
                 f"get_session({other!r}) where only {STORED_ID!r} is stored",
             )
-            await self.check_list(adapter, other)
+            await self.check_list(adapter, self.user_id(other))
             await adapter.delete_session(other)
-            await adapter.delete_sessions_by_user_id(other)
+            await adapter.delete_sessions_by_user_id(self.user_id(other))
             await self.check_stored(adapter, row)
 
     async def test_longest_session_id(self, adapter: AsyncSessionAdapter) -> None:
@@ -450,7 +459,9 @@ class AsyncSessionAdapterSuite:
     async def test_longest_user_id(self, adapter: AsyncSessionAdapter) -> None:
         """A user id may have ``longest_user_id`` bytes, and all of them count."""
         rows = [
-            self.row(f"session-{last}", "é" * ((self.longest_user_id - 1) // 2) + last)
+            self.row(
+                f"session-{last}", self.user_id("é" * ((self.longest_user_id - 1) // 2) + last)
+            )
             for last in "ab"
         ]
         await self.store(adapter, *rows)

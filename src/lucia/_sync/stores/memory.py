@@ -4,9 +4,10 @@
 For tests and for trying things out. The conformance suites compare other stores with it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 from lucia._compat.locks import Lock
@@ -34,6 +35,7 @@ class MemoryAdapter:
     def __init__(self, *, clock: Clock = system_clock) -> None:
         self._lock = Lock()
         self._users: dict[str, UserRow] = {}
+        self._numbers = count(1)
         self._keys: dict[str, KeyRow] = {}
         self._sessions: dict[str, SessionRow] = {}
         self._clock = clock
@@ -52,17 +54,34 @@ class MemoryAdapter:
             DuplicateKeyId: a key has this id; no user was stored.
             ValueError: a user has this id, or an attribute is named ``id``.
         """
-        user = UserRow(id=user_id, attributes=dict(attributes))
         with self._lock:
             if user_id in self._users:
                 raise ValueError(
                     "a user with this id exists already: generate_custom_user_id has to return a "
                     "new one each time"
                 )
-            # Add the key first: if it is refused, no user is stored.
-            if key is not None:
-                self._add_key(key)
-            self._users[user_id] = user
+            return self._add_user(user_id, attributes, key)
+
+    def add_user(
+        self, attributes: Mapping[str, Any], make_key: Callable[[str], KeyRow] | None, /
+    ) -> UserRow:
+        """Store a new user, whose id is the next number, and their primary key, both or neither.
+
+        Raises:
+            DuplicateKeyId: a key has this id; no user was stored.
+            ValueError: an attribute is named ``id``.
+        """
+        with self._lock:
+            user_id = next(str(each) for each in self._numbers if str(each) not in self._users)
+            key = None if make_key is None else make_key(user_id)
+            return self._add_user(user_id, attributes, key)
+
+    def _add_user(self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None) -> UserRow:
+        user = UserRow(id=user_id, attributes=dict(attributes))
+        # Add the key first: if it is refused, no user is stored.
+        if key is not None:
+            self._add_key(key)
+        self._users[user_id] = user
         return user
 
     def delete_user(self, user_id: str, /) -> None:

@@ -5,7 +5,8 @@ The operations are in :mod:`lucia._sqlalchemy.statements`; here they are run.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from copy import copy
+from typing import Any, Final, Self, TypeVar
 
 from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 
@@ -37,8 +38,13 @@ T = TypeVar("T")
 OperationFactory = Callable[[], Steps[T]]
 """Returns a new generator of an operation for each attempt, since a generator runs once."""
 
-Source = Engine | SessionMaker[Any] | Session
+Transaction = Session | Connection
+"""The caller's own transaction."""
+
+Source = Engine | SessionMaker[Any] | Transaction
 """Where an adapter gets its transactions from."""
+
+_ANY_USER: Final = "any user"
 
 
 class SQLAlchemyUserAdapter:
@@ -100,9 +106,22 @@ class SQLAlchemyUserAdapter:
     """
 
     def __init__(self, source: Source, tables: AuthTables) -> None:
-        check_source(self, source, Engine, SessionMaker, Session)
+        check_source(self, source, Engine, SessionMaker, Session, Connection)
         self._source = source
         self._tables = tables
+
+    def in_transaction(self, transaction: Transaction, /) -> Self:
+        """Return an adapter that does everything in the caller's transaction.
+
+        That is a session of SQLAlchemy, or a connection. The adapter is otherwise like this one.
+
+        Raises:
+            TypeError: it is neither.
+        """
+        check_source(self, transaction, Session, Connection)
+        inside = copy(self)
+        inside._source = transaction
+        return inside
 
     def get_user(self, user_id: str, /) -> UserRow | None:
         return self._read(lambda: steps.get_user(self._tables, user_id))
@@ -113,6 +132,17 @@ class SQLAlchemyUserAdapter:
         return self._write(
             lambda: steps.set_user(self._tables, user_id, attributes, key),
             lambda: steps.why_refused(self._tables, key_id=None if key is None else key.id),
+        )
+
+    def add_user(
+        self, attributes: Mapping[str, Any], make_key: Callable[[str], KeyRow] | None, /
+    ) -> UserRow:
+        return self._write(
+            lambda: steps.add_user(self._tables, attributes, make_key),
+            # By the id that the key of any user would have: if the user was refused, none was made.
+            lambda: steps.why_refused(
+                self._tables, key_id=None if make_key is None else make_key(_ANY_USER).id
+            ),
         )
 
     def delete_user(self, user_id: str, /) -> None:
@@ -185,7 +215,7 @@ class SQLAlchemyUserAdapter:
 
     def _transact(self, operation: OperationFactory[T], *, atomic: bool) -> T:
         try:
-            if not isinstance(self._source, Session):
+            if not isinstance(self._source, Session | Connection):
                 return self._run_in_transactions(self._source, operation)
             run = self._run_in_savepoint if atomic else _run
             return run(self._source, operation())
@@ -213,17 +243,20 @@ class SQLAlchemyUserAdapter:
             Pause.seconds(retry_pause(attempt))
             attempt += 1
 
-    def _run_in_savepoint(self, session: Session, operation: Steps[T]) -> T:
+    def _run_in_savepoint(self, transaction: Transaction, operation: Steps[T]) -> T:
         """Run the operation so that a failure undoes it alone."""
-        for statement in steps.before_savepoint(
-            self._tables, session.get_bind(clause=self._tables.key).dialect.name
-        ):
-            session.execute(statement)
+        bind = (
+            transaction.get_bind(clause=self._tables.key)
+            if isinstance(transaction, Session)
+            else transaction
+        )
+        for statement in steps.before_savepoint(self._tables, bind.dialect.name):
+            transaction.execute(statement)
         failure: DBAPIError | None = None
         try:
-            with session.begin_nested():
+            with transaction.begin_nested():
                 try:
-                    return _run(session, operation)
+                    return _run(transaction, operation)
                 except DBAPIError as error:
                     failure = error
                     raise
@@ -347,7 +380,7 @@ class SQLAlchemyAdapter(SQLAlchemyUserAdapter):
         return is_kept
 
 
-def _run(transaction: Connection | Session, operation: Steps[T]) -> T:
+def _run(transaction: Transaction, operation: Steps[T]) -> T:
     """Execute the statements that the operation yields, until it returns."""
     try:
         statement = next(operation)

@@ -5,18 +5,19 @@ from typing import Any
 
 from lucia._sync.auth import Auth
 from lucia._testing.cookie_jar import CookieClient, base_url_of, give_cookie, set_origin
+from lucia._typing import UserIdT
 from lucia.models import Session
 
 
 def login(
     client: CookieClient,
-    auth: Auth[Any],
-    user_id: str,
+    auth: Auth[Any, UserIdT, Any],
+    user_id: UserIdT,
     /,
     *,
     base_url: str | None = None,
     **metadata: Any,
-) -> Session:
+) -> Session[UserIdT]:
     """Log a test client in.
 
     Creates a session, puts its cookie into the client's cookie jar, and sets an ``Origin`` header

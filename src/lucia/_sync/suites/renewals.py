@@ -22,8 +22,6 @@ from lucia._testing.racing_calls import RacingCalls
 from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
 
-_ANNA = "user-anna"
-_BERT = "user-bert"
 _GRACE: Final = 60_000
 _SHORT: Final = 50
 """A grace period short enough to wait for, in milliseconds."""
@@ -63,7 +61,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
             now = self.now()
             row = SessionRow(
                 id=session_id,
-                user_id=_ANNA,
+                user_id=self.anna,
                 active_expires=now,
                 idle_expires=now + life,
                 attributes={"created_at": now},
@@ -77,7 +75,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
             else:
                 return row.idle_expires
 
-    def login(self, name: str, age: int, user_id: str = _ANNA) -> SessionRow:
+    def login(self, name: str, age: int, user_id: str | None = None) -> SessionRow:
         """Return a session of a login ``age`` milliseconds ago, with its time and its handle."""
         return self.row(name, user_id, created_at=self.now() - age, handle=f"handle of {name}")
 
@@ -89,27 +87,27 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
 
     def test_cap(self, adapter: RenewingSessionAdapter) -> None:
         """A login within the limit revokes nothing; one more revokes the user's oldest session."""
-        foreign = self.login("foreign", 9_000, _BERT)
+        foreign = self.login("foreign", 9_000, self.bert)
         rows = [self.login(f"session-{n}", 5_000 - n) for n in range(4)]
         self.store(adapter, foreign, rows[0])
         for row in rows[1:3]:
             adapter.set_session_capped(row, limit=3)
-        self.check_count(adapter, _ANNA, 3)
+        self.check_count(adapter, self.anna, 3)
         stored = adapter.set_session_capped(rows[3], limit=3)
         equal(
             (stored.id, stored.user_id, stored.idle_expires),
-            (rows[3].id, _ANNA, rows[3].idle_expires),
+            (rows[3].id, self.anna, rows[3].idle_expires),
             "set_session_capped",
         )
-        self.check_remaining(adapter, _ANNA, "session-1", "session-2", "session-3")
-        self.check_count(adapter, _BERT, 1)
+        self.check_remaining(adapter, self.anna, "session-1", "session-2", "session-3")
+        self.check_count(adapter, self.bert, 1)
 
     def test_cap_order(self, adapter: RenewingSessionAdapter) -> None:
         """The sessions that logged in first are revoked, in whatever order they were stored."""
         ages = {"third": 3_000, "first": 5_000, "fourth": 2_000, "second": 4_000}
         self.store(adapter, *(self.login(name, age) for name, age in ages.items()))
         adapter.set_session_capped(self.login("new", 0), limit=3)
-        self.check_remaining(adapter, _ANNA, "third", "fourth", "new")
+        self.check_remaining(adapter, self.anna, "third", "fourth", "new")
 
     def test_cap_renewed(self, adapter: RenewingSessionAdapter) -> None:
         """A renewal makes no login newer: the successor of the oldest is revoked first."""
@@ -122,7 +120,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
             "renew_session",
         )
         adapter.set_session_capped(self.login("new", 0), limit=3)
-        self.check_remaining(adapter, _ANNA, "second", "third", "new")
+        self.check_remaining(adapter, self.anna, "second", "third", "new")
 
     def test_cap_expired(self, adapter: RenewingSessionAdapter) -> None:
         """Expired sessions are not counted."""
@@ -141,7 +139,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         """The new login stays, even if the clock of its machine is behind."""
         self.store(adapter, self.login("first", 2_000), self.login("second", 1_000))
         stored = adapter.set_session_capped(self.login("new", 10_000), limit=1)
-        self.check_remaining(adapter, _ANNA, "new")
+        self.check_remaining(adapter, self.anna, "new")
         if adapter.keeps_attributes:
             self.check_stored(adapter, stored)
 
@@ -149,18 +147,18 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         """A login under a taken id raises ``DuplicateSessionId``, and revokes nothing."""
         rows, foreign = (
             [self.login("first", 2_000), self.login("second", 1_000)],
-            self.login("taken", 0, _BERT),
+            self.login("taken", 0, self.bert),
         )
         self.store(adapter, *rows, foreign)
         with refused(DuplicateSessionId, "set_session_capped with a taken id"):
             adapter.set_session_capped(self.login("taken", 0), limit=1)
-        self.check_remaining(adapter, _ANNA, "first", "second")
-        self.check_count(adapter, _BERT, 1)
+        self.check_remaining(adapter, self.anna, "first", "second")
+        self.check_count(adapter, self.bert, 1)
 
     def test_cap_at_once(self, adapter: RenewingSessionAdapter) -> None:
         """After concurrent logins, the user has exactly as many sessions as the limit."""
         for round_ in range(ROUNDS):
-            user_id = f"user-{round_}"
+            user_id = self.user_id(f"user-{round_}")
             rows = [
                 self.login(f"{round_} session {n}", 0, user_id) for n in range(CONCURRENT_CALLS)
             ]
@@ -178,7 +176,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
     def test_cap_amid_renewals(self, adapter: RenewingSessionAdapter) -> None:
         """A session that a login revokes while it is renewed leaves no successor."""
         for round_ in range(ROUNDS if adapter.keeps_attributes else 0):
-            user_id = f"user-{round_}"
+            user_id = self.user_id(f"user-{round_}")
             old, kept = (
                 self.login(f"{round_} old", 5_000, user_id),
                 self.login(f"{round_} kept", 4_000, user_id),
@@ -236,7 +234,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
             adapter.renew_session("used", successor, grace=_GRACE), successor, "renew_session"
         )
         self.check_gone(adapter, used)
-        self.check_list(adapter, _ANNA, successor, other)
+        self.check_list(adapter, self.anna, successor, other)
         self.check_stored(adapter, successor, other)
 
     def test_renew_attributes(self, adapter: RenewingSessionAdapter) -> None:
@@ -249,12 +247,16 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         if adapter.keeps_attributes:
             self.check_stored(adapter, successor)
         found = adapter.get_session("successor")
-        equal(found is not None and found.user_id, _ANNA, "the user of a successor with attributes")
+        equal(
+            found is not None and found.user_id,
+            self.anna,
+            "the user of a successor with attributes",
+        )
 
     def test_renew_unknown(self, adapter: RenewingSessionAdapter) -> None:
         """Renewing an unknown session returns None and stores nothing."""
         successor = self.row("successor")
-        self.create_users(adapter, _ANNA)
+        self.create_users(adapter, self.anna)
         equal(
             adapter.renew_session("unknown", successor, grace=_GRACE),
             None,
@@ -273,7 +275,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
             None,
             "renew_session after delete_session",
         )
-        adapter.delete_sessions_by_user_id(_ANNA)
+        adapter.delete_sessions_by_user_id(self.anna)
         equal(
             adapter.renew_session("two", successors[1], grace=_GRACE),
             None,
@@ -283,12 +285,13 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
 
     def test_renew_other_spellings(self, adapter: RenewingSessionAdapter) -> None:
         """An id that differs in case, accents, spaces or invisible characters is unknown."""
-        current = self.row(STORED_ID, STORED_ID)
-        self.renew_chain(adapter, self.row(f"used {STORED_ID}", STORED_ID), current)
+        user_id = self.user_id(STORED_ID)
+        current = self.row(STORED_ID, user_id)
+        self.renew_chain(adapter, self.row(f"used {STORED_ID}", user_id), current)
         for number, other in enumerate(OTHER_SPELLINGS):
             where, successor = (
                 f"where only {STORED_ID!r} is stored",
-                self.row(f"successor-{number}", STORED_ID),
+                self.row(f"successor-{number}", user_id),
             )
             equal(
                 adapter.renew_session(other, successor, grace=_GRACE),
@@ -302,11 +305,11 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
             )
             adapter.delete_session(f"used {other}")
             equal(
-                adapter.delete_other_sessions(other, STORED_ID),
+                adapter.delete_other_sessions(self.user_id(other), STORED_ID),
                 False,
                 f"delete_other_sessions({other!r}, …) {where}",
             )
-            self.check_list(adapter, STORED_ID, current)
+            self.check_list(adapter, user_id, current)
 
     def test_renew_again(self, adapter: RenewingSessionAdapter) -> None:
         """Renewing a used id within the grace returns its successor, and stores no second one."""
@@ -317,7 +320,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
             first,
             "renew_session of a used id within its grace",
         )
-        self.check_list(adapter, _ANNA, first)
+        self.check_list(adapter, self.anna, first)
         self.check_gone(adapter, second)
 
     def test_renew_at_once(self, adapter: RenewingSessionAdapter) -> None:
@@ -330,7 +333,9 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         )
         one_of(outcomes[0], successors, "renew_session")
         equal(outcomes, [outcomes[0]] * CONCURRENT_CALLS, "concurrent renewals of one session")
-        self.check_list(adapter, _ANNA, *(row for row in successors if row == outcomes[0]))
+        self.check_list(
+            adapter, self.anna, *(row for row in successors if row == outcomes[0])
+        )
         self.check_gone(adapter, used, *(row for row in successors if row != outcomes[0]))
 
     def test_renew_at_once_without_grace(self, adapter: RenewingSessionAdapter) -> None:
@@ -345,19 +350,23 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
             outcomes, lambda outcome: outcome is None, "renew_session with a grace of 0"
         )
         equal(outcomes[winner], successors[winner], "renew_session with a grace of 0")
-        self.check_list(adapter, _ANNA, successors[winner])
+        self.check_list(adapter, self.anna, successors[winner])
         self.check_gone(
             adapter, used, *(row for row in successors if row != successors[winner])
         )
 
     def test_taken_successor_id(self, adapter: RenewingSessionAdapter) -> None:
         """A successor with a taken id raises ``DuplicateSessionId``, and changes nothing."""
-        used, other, successor = self.row("used"), self.row("taken", _BERT), self.row("successor")
+        used, other, successor = (
+            self.row("used"),
+            self.row("taken", self.bert),
+            self.row("successor"),
+        )
         self.store(adapter, used, other)
         with refused(DuplicateSessionId, "renew_session to a taken id"):
             adapter.renew_session("used", self.row("taken"), grace=_GRACE)
         self.check_stored(adapter, used, other)
-        self.check_list(adapter, _ANNA, used)
+        self.check_list(adapter, self.anna, used)
         equal(adapter.get_successor("used"), None, "get_successor after a refused renewal")
         equal(
             adapter.renew_session("used", successor, grace=_GRACE),
@@ -385,7 +394,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
             )
             found = adapter.renew_session(row.id, self.row("another"), grace=_GRACE)
             equal(found, rows[-1], f"renew_session({row.id!r}) along a chain")
-        self.check_list(adapter, _ANNA, rows[-1])
+        self.check_list(adapter, self.anna, rows[-1])
 
     def test_no_successor(self, adapter: RenewingSessionAdapter) -> None:
         """An unknown id and a session that was not renewed have no successor."""
@@ -403,7 +412,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
             None,
             "renew_session of a used id with a grace of 0",
         )
-        self.check_list(adapter, _ANNA, successor)
+        self.check_list(adapter, self.anna, successor)
 
     def test_end_of_grace(self, adapter: RenewingSessionAdapter) -> None:
         """After the grace, a used id has no successor and is not renewed again."""
@@ -416,7 +425,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
             None,
             "renew_session of a used id after its grace",
         )
-        self.check_list(adapter, _ANNA, successor)
+        self.check_list(adapter, self.anna, successor)
 
     def test_successor_revoked(self, adapter: RenewingSessionAdapter) -> None:
         """A used id whose successor was revoked has no successor and is not renewed again."""
@@ -433,7 +442,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
             None,
             "renew_session after the successor was revoked",
         )
-        self.check_list(adapter, _ANNA)
+        self.check_list(adapter, self.anna)
 
     # Ending used ids
 
@@ -449,7 +458,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
             None,
             "get_successor of a used id that was revoked",
         )
-        self.check_list(adapter, _ANNA, other)
+        self.check_list(adapter, self.anna, other)
 
     def test_delete_used_without_grace(self, adapter: RenewingSessionAdapter) -> None:
         """Revoking a used id revokes its successors with a grace of 0 too: it may be a logout."""
@@ -464,7 +473,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         """Removing a user's sessions removes successors too; used ids have no successor then."""
         used, successor = self.row("used"), self.row("successor")
         self.renew_chain(adapter, used, successor)
-        adapter.delete_sessions_by_user_id(_ANNA)
+        adapter.delete_sessions_by_user_id(self.anna)
         self.check_gone(adapter, used, successor)
         equal(
             adapter.get_successor("used"),
@@ -480,7 +489,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
     def test_delete_amid_renewals(self, adapter: RenewingSessionAdapter) -> None:
         """A session that is revoked while it is renewed leaves no successor."""
         for round_ in range(ROUNDS):
-            user_id = f"user-{round_}"
+            user_id = self.user_id(f"user-{round_}")
             used = self.row(f"{round_} used", user_id)
             successors = [
                 self.row(f"{round_} successor {n}", user_id) for n in range(CONCURRENT_CALLS)
@@ -497,7 +506,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
     def test_delete_by_user_amid_renewals(self, adapter: RenewingSessionAdapter) -> None:
         """Removing a user's sessions while they are renewed leaves none, and no successor."""
         for round_ in range(ROUNDS):
-            user_id = f"user-{round_}"
+            user_id = self.user_id(f"user-{round_}")
             rows = [self.row(f"{round_} used {n}", user_id) for n in range(CONCURRENT_CALLS)]
             successors = [
                 self.row(f"{round_} successor {n}", user_id) for n in range(CONCURRENT_CALLS)
@@ -520,12 +529,12 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         kept, gone, foreign = (
             self.row("kept"),
             [self.row("one"), self.row("two")],
-            self.row("three", _BERT),
+            self.row("three", self.bert),
         )
         self.store(adapter, gone[0], kept, gone[1], foreign)
-        equal(adapter.delete_other_sessions(_ANNA, "kept"), True, "delete_other_sessions")
+        equal(adapter.delete_other_sessions(self.anna, "kept"), True, "delete_other_sessions")
         self.check_gone(adapter, *gone)
-        self.check_list(adapter, _ANNA, kept)
+        self.check_list(adapter, self.anna, kept)
         self.check_stored(adapter, kept, foreign)
 
     def test_keep_the_only_one(self, adapter: RenewingSessionAdapter) -> None:
@@ -533,7 +542,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         kept = self.row("kept")
         self.store(adapter, kept)
         equal(
-            adapter.delete_other_sessions(_ANNA, "kept"),
+            adapter.delete_other_sessions(self.anna, "kept"),
             True,
             "delete_other_sessions with nothing else to remove",
         )
@@ -545,11 +554,11 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         self.renew_chain(adapter, *rows)
         adapter.set_session(other)
         equal(
-            adapter.delete_other_sessions(_ANNA, rows[0].id),
+            adapter.delete_other_sessions(self.anna, rows[0].id),
             True,
             "delete_other_sessions with a used id",
         )
-        self.check_list(adapter, _ANNA, rows[-1])
+        self.check_list(adapter, self.anna, rows[-1])
         self.check_gone(adapter, other)
 
     def test_keep_renewed_without_grace(self, adapter: RenewingSessionAdapter) -> None:
@@ -558,11 +567,11 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         self.store(adapter, used, other)
         equal(adapter.renew_session("used", successor, grace=0), successor, "renew_session")
         equal(
-            adapter.delete_other_sessions(_ANNA, "used"),
+            adapter.delete_other_sessions(self.anna, "used"),
             True,
             "delete_other_sessions with a used id, renewed with a grace of 0",
         )
-        self.check_list(adapter, _ANNA, successor)
+        self.check_list(adapter, self.anna, successor)
 
     def test_keep_unknown(self, adapter: RenewingSessionAdapter) -> None:
         """If the session to keep is gone, all sessions are removed, and False is returned."""
@@ -570,7 +579,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         self.store(adapter, *rows)
         adapter.delete_session("revoked")
         equal(
-            adapter.delete_other_sessions(_ANNA, "revoked"),
+            adapter.delete_other_sessions(self.anna, "revoked"),
             False,
             "delete_other_sessions with a revoked session",
         )
@@ -578,10 +587,10 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
 
     def test_keep_foreign(self, adapter: RenewingSessionAdapter) -> None:
         """If the session to keep is another user's, all are removed but that one; returns False."""
-        rows, foreign = [self.row("one"), self.row("two")], self.row("foreign", _BERT)
+        rows, foreign = [self.row("one"), self.row("two")], self.row("foreign", self.bert)
         self.store(adapter, *rows, foreign)
         equal(
-            adapter.delete_other_sessions(_ANNA, "foreign"),
+            adapter.delete_other_sessions(self.anna, "foreign"),
             False,
             "delete_other_sessions with another user's session",
         )
@@ -591,7 +600,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
     def test_keep_amid_renewals(self, adapter: RenewingSessionAdapter) -> None:
         """The session to keep survives while it is renewed, as itself or its successor."""
         for round_ in range(ROUNDS):
-            user_id = f"user-{round_}"
+            user_id = self.user_id(f"user-{round_}")
             login = (
                 {"handle": f"login-{round_}"} if adapter.keeps_attributes else {}
             )  # which a renewal carries over

@@ -24,15 +24,14 @@ from lucia._testing.checks import (
     same_rows,
 )
 from lucia._testing.racing_calls import RacingCalls
+from lucia._testing.sample_users import SampleUsers
 from lucia.errors import DuplicateSessionId, InvalidUserId
 from lucia.models import MAX_EPOCH_MS, MAX_ID_LENGTH, SessionRow
 
-_ANNA = "user-anna"
-_BERT = "user-bert"
 _HOUR = 3_600_000
 
 
-class SessionAdapterSuite:
+class SessionAdapterSuite(SampleUsers):
     """The requirements for every session adapter.
 
     Subclass it in a test module and add a fixture ``adapter``, as :mod:`lucia.testing` shows. The
@@ -60,12 +59,12 @@ class SessionAdapterSuite:
         """
         return system_clock()
 
-    def row(self, session_id: str, user_id: str = _ANNA, **attributes: Any) -> SessionRow:
+    def row(self, session_id: str, user_id: str | None = None, **attributes: Any) -> SessionRow:
         """Return a session that expires in two hours."""
         now = self.now()
         return SessionRow(
             id=session_id,
-            user_id=user_id,
+            user_id=self.anna if user_id is None else user_id,
             active_expires=now + _HOUR,
             idle_expires=now + 2 * _HOUR,
             attributes=attributes,
@@ -152,10 +151,13 @@ class SessionAdapterSuite:
         """Times are stored to the millisecond, up to the end of the year 9999."""
         now = self.now()
         near = SessionRow(
-            id="near", user_id=_ANNA, active_expires=now + _HOUR + 1, idle_expires=now + _HOUR + 999
+            id="near",
+            user_id=self.anna,
+            active_expires=now + _HOUR + 1,
+            idle_expires=now + _HOUR + 999,
         )
         far = SessionRow(
-            id="far", user_id=_ANNA, active_expires=MAX_EPOCH_MS - 1, idle_expires=MAX_EPOCH_MS
+            id="far", user_id=self.anna, active_expires=MAX_EPOCH_MS - 1, idle_expires=MAX_EPOCH_MS
         )
         self.store(adapter, near, far)
         self.check_stored(adapter, near, far)
@@ -211,11 +213,11 @@ class SessionAdapterSuite:
         """A session under a taken id raises ``DuplicateSessionId``, and changes nothing."""
         row = self.row("one")
         self.store(adapter, row)
-        self.create_users(adapter, _BERT)
+        self.create_users(adapter, self.bert)
         with refused(DuplicateSessionId, "set_session of another session under a taken id"):
-            adapter.set_session(self.row("one", _BERT))
+            adapter.set_session(self.row("one", self.bert))
         self.check_stored(adapter, row)
-        self.check_list(adapter, _BERT)
+        self.check_list(adapter, self.bert)
 
     def test_duplicate_of_same_user(self, adapter: SessionAdapter) -> None:
         """A taken id is refused to the same user too: the times stay, and the list has it once."""
@@ -223,7 +225,7 @@ class SessionAdapterSuite:
         self.store(adapter, row)
         later = SessionRow(
             id="one",
-            user_id=_ANNA,
+            user_id=self.anna,
             active_expires=row.active_expires + 1,
             idle_expires=row.idle_expires + 1,
         )
@@ -231,12 +233,12 @@ class SessionAdapterSuite:
             DuplicateSessionId, "set_session of the same user's other session under a taken id"
         ):
             adapter.set_session(later)
-        self.check_list(adapter, _ANNA, row)
+        self.check_list(adapter, self.anna, row)
         equal(adapter.get_session("one"), row, "get_session after a refused set_session")
 
     def test_set_at_once(self, adapter: SessionAdapter) -> None:
         """Of concurrent calls that store different sessions under one id, exactly one succeeds."""
-        rows = [self.row("one", f"user-{n}") for n in range(CONCURRENT_CALLS)]
+        rows = [self.row("one", self.user_id(f"user-{n}")) for n in range(CONCURRENT_CALLS)]
         self.create_users(adapter, *(row.user_id for row in rows))
         outcomes = RacingCalls.gather_results(
             *(partial(adapter.set_session, row) for row in rows)
@@ -252,7 +254,7 @@ class SessionAdapterSuite:
 
     def test_unknown_user(self, adapter: SessionAdapter) -> None:
         """A session of an unknown user raises ``InvalidUserId``, or is stored as any other."""
-        row = self.row("one", "user-unknown")
+        row = self.row("one", "unknown")
         try:
             adapter.set_session(row)
         except InvalidUserId:
@@ -264,11 +266,11 @@ class SessionAdapterSuite:
         """An expired session is refused with ``ValueError``, or stored as it is, or dropped."""
         row = SessionRow(
             id="one",
-            user_id=_ANNA,
+            user_id=self.anna,
             active_expires=self.now() - 2 * _HOUR,
             idle_expires=self.now() - _HOUR,
         )
-        self.create_users(adapter, _ANNA)
+        self.create_users(adapter, self.anna)
         try:
             adapter.set_session(row)
         except ValueError:
@@ -279,7 +281,7 @@ class SessionAdapterSuite:
             "get_session of a session that was stored expired",
         )
         one_of(
-            [*adapter.get_sessions_by_user_id(_ANNA)],
+            [*adapter.get_sessions_by_user_id(self.anna)],
             [[self.as_listed(row)], []],
             "get_sessions_by_user_id with a session that was stored expired",
         )
@@ -289,29 +291,29 @@ class SessionAdapterSuite:
     def test_list_unknown_user(self, adapter: SessionAdapter) -> None:
         """An unknown user has no sessions."""
         with no_error("get_sessions_by_user_id of an unknown user"):
-            self.check_list(adapter, "user-unknown")
+            self.check_list(adapter, "unknown")
 
     def test_list(self, adapter: SessionAdapter) -> None:
         """A user's list has exactly the user's sessions."""
-        rows = [self.row("one"), self.row("two"), self.row("three", _BERT)]
+        rows = [self.row("one"), self.row("two"), self.row("three", self.bert)]
         self.store(adapter, *rows)
-        self.check_list(adapter, _ANNA, *rows[:2])
-        self.check_list(adapter, _BERT, rows[2])
+        self.check_list(adapter, self.anna, *rows[:2])
+        self.check_list(adapter, self.bert, rows[2])
 
     def test_many(self, adapter: SessionAdapter) -> None:
         """A user may have hundreds of sessions: all of them are listed, and removed."""
         rows = [self.row(f"session-{n}") for n in range(300)]
         self.store(adapter, *rows)
-        self.check_list(adapter, _ANNA, *rows)
-        adapter.delete_sessions_by_user_id(_ANNA)
+        self.check_list(adapter, self.anna, *rows)
+        adapter.delete_sessions_by_user_id(self.anna)
         self.check_gone(adapter, rows[0], rows[150], rows[299])
-        self.check_list(adapter, _ANNA)
+        self.check_list(adapter, self.anna)
 
     # Removing
 
     def test_delete(self, adapter: SessionAdapter) -> None:
         """A removed session can't be read and is in no list; other sessions stay."""
-        gone, stays, foreign = self.row("one"), self.row("two"), self.row("three", _BERT)
+        gone, stays, foreign = self.row("one"), self.row("two"), self.row("three", self.bert)
         self.store(adapter, gone, stays, foreign)
         adapter.delete_session("one")
         self.check_gone(adapter, gone)
@@ -319,7 +321,12 @@ class SessionAdapterSuite:
 
     def test_delete_many(self, adapter: SessionAdapter) -> None:
         """One call removes sessions of several users, also with unknown and repeated ids."""
-        rows = [self.row("one"), self.row("two"), self.row("three", _BERT), self.row("four", _BERT)]
+        rows = [
+            self.row("one"),
+            self.row("two"),
+            self.row("three", self.bert),
+            self.row("four", self.bert),
+        ]
         self.store(adapter, *rows)
         with no_error("delete_session of known and unknown ids"):
             adapter.delete_session("unknown", "one", "two", "one", "three")
@@ -347,11 +354,11 @@ class SessionAdapterSuite:
 
     def test_delete_by_user(self, adapter: SessionAdapter) -> None:
         """All sessions of a user are removed; those of other users stay."""
-        rows = [self.row("one"), self.row("two"), self.row("three", _BERT)]
+        rows = [self.row("one"), self.row("two"), self.row("three", self.bert)]
         self.store(adapter, *rows)
-        adapter.delete_sessions_by_user_id(_ANNA)
+        adapter.delete_sessions_by_user_id(self.anna)
         self.check_gone(adapter, *rows[:2])
-        self.check_list(adapter, _ANNA)
+        self.check_list(adapter, self.anna)
         self.check_stored(adapter, rows[2])
 
     def test_delete_by_unknown_user(self, adapter: SessionAdapter) -> None:
@@ -359,23 +366,23 @@ class SessionAdapterSuite:
         row = self.row("one")
         self.store(adapter, row)
         with no_error("delete_sessions_by_user_id of an unknown user"):
-            adapter.delete_sessions_by_user_id("user-unknown")
+            adapter.delete_sessions_by_user_id("unknown")
         self.check_stored(adapter, row)
 
     def test_login_after_delete_by_user(self, adapter: SessionAdapter) -> None:
         """A user whose sessions were removed can log in again, and log out again."""
         rows = [self.row("one"), self.row("two")]
         self.store(adapter, rows[0])
-        adapter.delete_sessions_by_user_id(_ANNA)
+        adapter.delete_sessions_by_user_id(self.anna)
         adapter.set_session(rows[1])
-        self.check_list(adapter, _ANNA, rows[1])
-        adapter.delete_sessions_by_user_id(_ANNA)
+        self.check_list(adapter, self.anna, rows[1])
+        adapter.delete_sessions_by_user_id(self.anna)
         self.check_gone(adapter, *rows)
 
     def test_delete_by_user_amid_logins(self, adapter: SessionAdapter) -> None:
         """Earlier sessions are removed; those of concurrent logins are removed or listed."""
         for round_ in range(ROUNDS):
-            user_id = f"user-{round_}"
+            user_id = self.user_id(f"user-{round_}")
             before = [self.row(f"{round_} before {n}", user_id) for n in range(CONCURRENT_CALLS)]
             meanwhile = [
                 self.row(f"{round_} meanwhile {n}", user_id) for n in range(CONCURRENT_CALLS)
@@ -401,7 +408,9 @@ class SessionAdapterSuite:
 
     def test_odd_user_ids(self, adapter: SessionAdapter) -> None:
         """A user id may be any text."""
-        rows = [self.row(f"session-{n}", text) for n, text in enumerate(self.odd_texts)]
+        rows = [
+            self.row(f"session-{n}", self.user_id(text)) for n, text in enumerate(self.odd_texts)
+        ]
         self.store(adapter, *rows)
         for row in rows:
             self.check_list(adapter, row.user_id, row)
@@ -415,11 +424,11 @@ class SessionAdapterSuite:
         for place, row in enumerate(rows):
             self.check_stored(adapter, *rows[place:])
             adapter.delete_session(row.id)
-            self.check_list(adapter, _ANNA, *rows[place + 1 :])
+            self.check_list(adapter, self.anna, *rows[place + 1 :])
 
     def test_similar_user_ids(self, adapter: SessionAdapter) -> None:
         """Similar user ids name different users: their sessions are listed and removed apart."""
-        rows = [self.row(f"session-{n}", text) for n, text in enumerate(SIMILAR_IDS)]
+        rows = [self.row(f"session-{n}", self.user_id(text)) for n, text in enumerate(SIMILAR_IDS)]
         self.store(adapter, *rows)
         for place, row in enumerate(rows):
             self.check_list(adapter, row.user_id, row)
@@ -429,7 +438,7 @@ class SessionAdapterSuite:
 
     def test_other_spellings(self, adapter: SessionAdapter) -> None:
         """An id that differs in case, accents, spaces or invisible characters is unknown."""
-        row = self.row(STORED_ID, STORED_ID)
+        row = self.row(STORED_ID, self.user_id(STORED_ID))
         self.store(adapter, row)
         for other in OTHER_SPELLINGS:
             equal(
@@ -437,9 +446,9 @@ class SessionAdapterSuite:
                 None,
                 f"get_session({other!r}) where only {STORED_ID!r} is stored",
             )
-            self.check_list(adapter, other)
+            self.check_list(adapter, self.user_id(other))
             adapter.delete_session(other)
-            adapter.delete_sessions_by_user_id(other)
+            adapter.delete_sessions_by_user_id(self.user_id(other))
             self.check_stored(adapter, row)
 
     def test_longest_session_id(self, adapter: SessionAdapter) -> None:
@@ -451,7 +460,9 @@ class SessionAdapterSuite:
     def test_longest_user_id(self, adapter: SessionAdapter) -> None:
         """A user id may have ``longest_user_id`` bytes, and all of them count."""
         rows = [
-            self.row(f"session-{last}", "é" * ((self.longest_user_id - 1) // 2) + last)
+            self.row(
+                f"session-{last}", self.user_id("é" * ((self.longest_user_id - 1) // 2) + last)
+            )
             for last in "ab"
         ]
         self.store(adapter, *rows)

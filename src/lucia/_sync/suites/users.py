@@ -20,15 +20,14 @@ from lucia._testing.checks import (
     same_rows,
 )
 from lucia._testing.racing_calls import RacingCalls
+from lucia._testing.sample_users import SampleUsers
 from lucia.errors import DuplicateKeyId, InvalidUserId
 from lucia.models import MAX_EPOCH_MS, MAX_ID_LENGTH, KeyRow, SessionRow, UserRow
 
-_ANNA = "user-anna"
-_BERT = "user-bert"
 _ODD: Final = "Zoë 🦊 \"'%s\\\n; DROP TABLE users;--"
 
 
-class UserAdapterSuite:
+class UserAdapterSuite(SampleUsers):
     """The requirements for every user adapter.
 
     Subclass it in a test module and add a fixture ``adapter``, as :mod:`lucia.testing` shows. The
@@ -48,7 +47,7 @@ class UserAdapterSuite:
     def key(
         self,
         key_id: str,
-        user_id: str = _ANNA,
+        user_id: str | None = None,
         hashed_password: str | None = "hash-1",  # noqa: S107 -- the hash of nothing
         *,
         primary: bool = False,
@@ -57,7 +56,7 @@ class UserAdapterSuite:
         """Return a key of the user anna."""
         return KeyRow(
             id=key_id,
-            user_id=user_id,
+            user_id=self.anna if user_id is None else user_id,
             hashed_password=hashed_password,
             primary_key=primary,
             expires=expires,
@@ -99,50 +98,54 @@ class UserAdapterSuite:
     def test_set_user(self, adapter: UserAdapter) -> None:
         """A new user is returned with the given attributes, and a later read returns the same."""
         first, second = self.text_columns
-        stored = adapter.set_user(_ANNA, {first: _ODD, second: "Köln"}, None)
+        stored = adapter.set_user(self.anna, {first: _ODD, second: "Köln"}, None)
         equal(
             (stored.id, stored.attributes.get(first), stored.attributes.get(second)),
-            (_ANNA, _ODD, "Köln"),
+            (self.anna, _ODD, "Köln"),
             "set_user",
         )
-        equal(adapter.get_user(_ANNA), stored, "get_user")
+        equal(adapter.get_user(self.anna), stored, "get_user")
         equal(type(stored), UserRow, "the type of what set_user returns")
 
     def test_set_user_without_key(self, adapter: UserAdapter) -> None:
         """A user may have no key."""
-        adapter.set_user(_ANNA, {}, None)
-        self.check_keys(adapter, _ANNA)
+        adapter.set_user(self.anna, {}, None)
+        self.check_keys(adapter, self.anna)
 
     def test_set_user_with_key(self, adapter: UserAdapter) -> None:
         """A user and the primary key are stored together."""
         key = self.key("email:anna", primary=True)
-        stored = adapter.set_user(_ANNA, {}, key)
-        equal(adapter.get_user(_ANNA), stored, "get_user")
-        self.check_keys(adapter, _ANNA, key)
+        stored = adapter.set_user(self.anna, {}, key)
+        equal(adapter.get_user(self.anna), stored, "get_user")
+        self.check_keys(adapter, self.anna, key)
 
     def test_set_user_with_taken_key(self, adapter: UserAdapter) -> None:
         """A taken key id raises ``DuplicateKeyId``: neither the user nor the key is stored."""
         key = self.key("email:anna", primary=True)
-        adapter.set_user(_ANNA, {}, key)
+        adapter.set_user(self.anna, {}, key)
         with refused(DuplicateKeyId, "set_user with a key whose id is taken"):
-            adapter.set_user(_BERT, {}, self.key("email:anna", _BERT, "hash-2", primary=True))
-        self.check_no_user(adapter, _BERT)
-        self.check_keys(adapter, _ANNA, key)
+            adapter.set_user(
+                self.bert, {}, self.key("email:anna", self.bert, "hash-2", primary=True)
+            )
+        self.check_no_user(adapter, self.bert)
+        self.check_keys(adapter, self.anna, key)
 
     def test_set_user_with_taken_id(self, adapter: UserAdapter) -> None:
         """A taken user id raises an error: the stored user is unchanged, the key is not stored."""
         name = self.text_columns[0]
-        stored = adapter.set_user(_ANNA, {name: "first"}, None)
+        stored = adapter.set_user(self.anna, {name: "first"}, None)
         with refused(Exception, "set_user with a taken id"):
-            adapter.set_user(_ANNA, {name: "second"}, self.key("email:anna", primary=True))
-        equal(adapter.get_user(_ANNA), stored, "get_user after a refused set_user")
+            adapter.set_user(
+                self.anna, {name: "second"}, self.key("email:anna", primary=True)
+            )
+        equal(adapter.get_user(self.anna), stored, "get_user after a refused set_user")
         equal(adapter.get_key("email:anna"), None, "get_key after a refused set_user")
-        self.check_keys(adapter, _ANNA)
+        self.check_keys(adapter, self.anna)
 
     def test_set_user_at_once(self, adapter: UserAdapter) -> None:
         """Of concurrent sign-ups with one key id, one succeeds; the others store no user."""
         keys = [
-            self.key("email:anna", f"user-{n}", f"hash-{n}", primary=True)
+            self.key("email:anna", self.user_id(f"user-{n}"), f"hash-{n}", primary=True)
             for n in range(CONCURRENT_CALLS)
         ]
         outcomes = RacingCalls.gather_results(
@@ -159,57 +162,61 @@ class UserAdapterSuite:
         """Changing the attributes that were given does not change what is stored."""
         name = self.text_columns[0]
         attributes = {name: "first"}
-        stored = adapter.set_user(_ANNA, attributes, None)
+        stored = adapter.set_user(self.anna, attributes, None)
         attributes[name] = "second"
         equal(
-            (adapter.get_user(_ANNA), stored.attributes[name]),
+            (adapter.get_user(self.anna), stored.attributes[name]),
             (stored, "first"),
             "a user after the attributes given to set_user were changed",
         )
 
     def test_delete_user(self, adapter: UserAdapter) -> None:
         """A removed user can't be read; other users stay."""
-        adapter.set_user(_ANNA, {}, None)
-        bert = adapter.set_user(_BERT, {}, None)
-        adapter.delete_user(_ANNA)
-        equal(adapter.get_user(_ANNA), None, "get_user after delete_user")
-        equal(adapter.get_user(_BERT), bert, "get_user of another user after delete_user")
+        adapter.set_user(self.anna, {}, None)
+        bert = adapter.set_user(self.bert, {}, None)
+        adapter.delete_user(self.anna)
+        equal(adapter.get_user(self.anna), None, "get_user after delete_user")
+        equal(adapter.get_user(self.bert), bert, "get_user of another user after delete_user")
 
     def test_delete_unknown_user(self, adapter: UserAdapter) -> None:
         """Removing an unknown user raises no error and removes nobody."""
-        anna = adapter.set_user(_ANNA, {}, None)
+        anna = adapter.set_user(self.anna, {}, None)
         with no_error("delete_user of an unknown id"):
             adapter.delete_user("unknown")
-        equal(adapter.get_user(_ANNA), anna, "get_user after delete_user of an unknown id")
+        equal(
+            adapter.get_user(self.anna), anna, "get_user after delete_user of an unknown id"
+        )
 
     def test_update(self, adapter: UserAdapter) -> None:
         """Only the named attributes of one user change, and the user is returned as stored."""
         first, second = self.text_columns
-        adapter.set_user(_ANNA, {first: "old", second: "Köln"}, None)
-        bert = adapter.set_user(_BERT, {first: "Bert"}, None)
-        changed = adapter.update_user_attributes(_ANNA, {first: _ODD})
+        adapter.set_user(self.anna, {first: "old", second: "Köln"}, None)
+        bert = adapter.set_user(self.bert, {first: "Bert"}, None)
+        changed = adapter.update_user_attributes(self.anna, {first: _ODD})
         attributes = (
             None
             if changed is None
             else (changed.attributes.get(first), changed.attributes.get(second))
         )
         equal(attributes, (_ODD, "Köln"), "what update_user_attributes returns")
-        equal(adapter.get_user(_ANNA), changed, "get_user after update_user_attributes")
+        equal(adapter.get_user(self.anna), changed, "get_user after update_user_attributes")
         equal(
-            adapter.get_user(_BERT),
+            adapter.get_user(self.bert),
             bert,
             "get_user of another user after update_user_attributes",
         )
 
     def test_update_nothing(self, adapter: UserAdapter) -> None:
         """``update_user_attributes`` without attributes returns the user unchanged."""
-        anna = adapter.set_user(_ANNA, {self.text_columns[0]: "Anna"}, None)
+        anna = adapter.set_user(self.anna, {self.text_columns[0]: "Anna"}, None)
         equal(
-            adapter.update_user_attributes(_ANNA, {}),
+            adapter.update_user_attributes(self.anna, {}),
             anna,
             "update_user_attributes without attributes",
         )
-        equal(adapter.get_user(_ANNA), anna, "get_user after an update without attributes")
+        equal(
+            adapter.get_user(self.anna), anna, "get_user after an update without attributes"
+        )
 
     def test_update_unknown(self, adapter: UserAdapter) -> None:
         """Changing an unknown user returns None and stores nobody."""
@@ -243,18 +250,18 @@ class UserAdapterSuite:
             self.key("reset:3", expires=0),
         ]
         self.store(adapter, *keys)
-        self.check_keys(adapter, _ANNA, *keys)
+        self.check_keys(adapter, self.anna, *keys)
 
     def test_list_keys(self, adapter: UserAdapter) -> None:
         """A user's list has exactly the user's keys; that of an unknown user is empty."""
         keys = [
             self.key("email:anna", primary=True),
             self.key("github:1"),
-            self.key("email:bert", _BERT),
+            self.key("email:bert", self.bert),
         ]
         self.store(adapter, *keys)
-        self.check_keys(adapter, _ANNA, *keys[:2])
-        self.check_keys(adapter, _BERT, keys[2])
+        self.check_keys(adapter, self.anna, *keys[:2])
+        self.check_keys(adapter, self.bert, keys[2])
         with no_error("get_keys_by_user_id of an unknown user"):
             self.check_keys(adapter, "unknown")
 
@@ -262,15 +269,15 @@ class UserAdapterSuite:
         """Storing another key under a taken id raises ``DuplicateKeyId``, changing nothing."""
         key = self.key("email:anna", primary=True)
         self.store(adapter, key)
-        adapter.set_user(_BERT, {}, None)
+        adapter.set_user(self.bert, {}, None)
         for other in (
-            self.key("email:anna", _BERT),
+            self.key("email:anna", self.bert),
             self.key("email:anna", hashed_password="hash-2"),  # noqa: S106 -- of nothing
         ):
             with refused(DuplicateKeyId, "set_key with a taken id"):
                 adapter.set_key(other)
-        self.check_keys(adapter, _ANNA, key)
-        self.check_keys(adapter, _BERT)
+        self.check_keys(adapter, self.anna, key)
+        self.check_keys(adapter, self.bert)
 
     def test_key_of_unknown_user(self, adapter: UserAdapter) -> None:
         """A key of an unknown user raises ``InvalidUserId`` and is not stored."""
@@ -281,7 +288,7 @@ class UserAdapterSuite:
 
     def test_set_key_at_once(self, adapter: UserAdapter) -> None:
         """Of concurrent calls that store different keys under one id, exactly one succeeds."""
-        keys = [self.key("github:1", f"user-{n}") for n in range(CONCURRENT_CALLS)]
+        keys = [self.key("github:1", self.user_id(f"user-{n}")) for n in range(CONCURRENT_CALLS)]
         for key in keys:
             adapter.set_user(key.user_id, {}, None)
         outcomes = RacingCalls.gather_results(
@@ -305,7 +312,7 @@ class UserAdapterSuite:
                 changed,
                 "update_key_password",
             )
-            self.check_keys(adapter, _ANNA, changed, other)
+            self.check_keys(adapter, self.anna, changed, other)
 
     def test_update_password_keeps_the_rest(self, adapter: UserAdapter) -> None:
         """Setting a hash changes neither that a key is primary nor when it expires."""
@@ -317,7 +324,7 @@ class UserAdapterSuite:
         primary = self.key("email:anna", hashed_password="hash-2", primary=True)  # noqa: S106 -- of nothing
         self.check_keys(
             adapter,
-            _ANNA,
+            self.anna,
             primary,
             self.key("reset:1", hashed_password="hash-2", expires=MAX_EPOCH_MS),  # noqa: S106 -- of nothing
         )
@@ -370,7 +377,7 @@ class UserAdapterSuite:
                 None,
                 f"update_key_password with expected={expected!r} of a key with another hash",
             )
-        self.check_keys(adapter, _ANNA, *keys)
+        self.check_keys(adapter, self.anna, *keys)
 
     def test_update_expected_at_once(self, adapter: UserAdapter) -> None:
         """Of concurrent calls that expect the same hash, exactly one succeeds."""
@@ -396,8 +403,8 @@ class UserAdapterSuite:
         keys = [
             self.key("github:1"),
             self.key("reset:1"),
-            self.key("github:2", _BERT),
-            self.key("github:3", _BERT),
+            self.key("github:2", self.bert),
+            self.key("github:3", self.bert),
         ]
         self.store(adapter, *keys)
         with no_error("delete_non_primary_key of known and unknown ids"):
@@ -405,8 +412,8 @@ class UserAdapterSuite:
                 "github:1", "unknown:1", "reset:1", "github:1", "github:2"
             )
         equal(count, 3, "the count that delete_non_primary_key returns")
-        self.check_keys(adapter, _ANNA)
-        self.check_keys(adapter, _BERT, keys[3])
+        self.check_keys(adapter, self.anna)
+        self.check_keys(adapter, self.bert, keys[3])
         equal(adapter.get_key("github:1"), None, "get_key after delete_non_primary_key")
 
     def test_delete_unknown_key(self, adapter: UserAdapter) -> None:
@@ -420,7 +427,7 @@ class UserAdapterSuite:
                 "delete_non_primary_key of an unknown id",
             )
             equal(adapter.delete_non_primary_key(), 0, "delete_non_primary_key without ids")
-        self.check_keys(adapter, _ANNA, key)
+        self.check_keys(adapter, self.anna, key)
 
     def test_delete_primary_key(self, adapter: UserAdapter) -> None:
         """A primary key is neither removed nor counted, also among other keys."""
@@ -436,7 +443,7 @@ class UserAdapterSuite:
             1,
             "delete_non_primary_key of a primary key and another",
         )
-        self.check_keys(adapter, _ANNA, primary)
+        self.check_keys(adapter, self.anna, primary)
 
     def test_consume_at_once(self, adapter: UserAdapter) -> None:
         """Of concurrent calls that remove one key, one counts it: a single-use key is used once."""
@@ -456,14 +463,14 @@ class UserAdapterSuite:
 
     def test_delete_keys_by_user(self, adapter: UserAdapter) -> None:
         """All keys of a user are removed, also the primary one; the user and other keys stay."""
-        bert = self.key("email:bert", _BERT)
+        bert = self.key("email:bert", self.bert)
         self.store(adapter, self.key("email:anna", primary=True), self.key("github:1"), bert)
-        anna = adapter.get_user(_ANNA)
-        adapter.delete_keys_by_user_id(_ANNA)
-        self.check_keys(adapter, _ANNA)
+        anna = adapter.get_user(self.anna)
+        adapter.delete_keys_by_user_id(self.anna)
+        self.check_keys(adapter, self.anna)
         equal(adapter.get_key("email:anna"), None, "get_key after delete_keys_by_user_id")
-        equal(adapter.get_user(_ANNA), anna, "get_user after delete_keys_by_user_id")
-        self.check_keys(adapter, _BERT, bert)
+        equal(adapter.get_user(self.anna), anna, "get_user after delete_keys_by_user_id")
+        self.check_keys(adapter, self.bert, bert)
 
     def test_delete_keys_by_unknown_user(self, adapter: UserAdapter) -> None:
         """Removing the keys of an unknown user raises no error and removes nothing."""
@@ -471,13 +478,13 @@ class UserAdapterSuite:
         self.store(adapter, key)
         with no_error("delete_keys_by_user_id of an unknown user"):
             adapter.delete_keys_by_user_id("unknown")
-        self.check_keys(adapter, _ANNA, key)
+        self.check_keys(adapter, self.anna, key)
 
     # Ids
 
     def test_odd_ids(self, adapter: UserAdapter) -> None:
         """User ids and key ids may be any text."""
-        keys = [self.key(f"email:{text}", text) for text in self.odd_texts]
+        keys = [self.key(f"email:{text}", self.user_id(text)) for text in self.odd_texts]
         self.store(adapter, *keys)
         for key in keys:
             user = adapter.get_user(key.user_id)
@@ -486,7 +493,7 @@ class UserAdapterSuite:
 
     def test_similar_ids(self, adapter: UserAdapter) -> None:
         """Similar ids name different users and different keys."""
-        keys = [self.key(f"email:{text}", text) for text in SIMILAR_IDS]
+        keys = [self.key(f"email:{text}", self.user_id(text)) for text in SIMILAR_IDS]
         self.store(adapter, *keys)
         for place, key in enumerate(keys):
             self.check_keys(adapter, key.user_id, key)
@@ -507,17 +514,19 @@ class UserAdapterSuite:
     def test_other_spellings(self, adapter: UserAdapter) -> None:
         """An id that differs in case, accents, spaces or invisible characters is unknown."""
         name = self.text_columns[0]
-        user = adapter.set_user(STORED_ID, {name: "first"}, None)
-        key = self.key(f"email:{STORED_ID}", STORED_ID)
+        stored_id = self.user_id(STORED_ID)
+        user = adapter.set_user(stored_id, {name: "first"}, None)
+        key = self.key(f"email:{STORED_ID}", stored_id)
         adapter.set_key(key)
         for other in OTHER_SPELLINGS:
-            other_key, where = f"email:{other}", f"where only {STORED_ID!r} is stored"
-            equal(adapter.get_user(other), None, f"get_user({other!r}) {where}")
-            found = adapter.update_user_attributes(other, {name: "second"})
+            other_id, other_key = self.user_id(other), f"email:{other}"
+            where = f"where only {STORED_ID!r} is stored"
+            equal(adapter.get_user(other_id), None, f"get_user({other!r}) {where}")
+            found = adapter.update_user_attributes(other_id, {name: "second"})
             equal(found, None, f"update_user_attributes({other!r}) {where}")
             equal(adapter.get_key(other_key), None, f"get_key({other_key!r}) {where}")
             same_rows(
-                adapter.get_keys_by_user_id(other),
+                adapter.get_keys_by_user_id(other_id),
                 [],
                 f"get_keys_by_user_id({other!r}) {where}",
             )
@@ -532,21 +541,21 @@ class UserAdapterSuite:
                 f"delete_non_primary_key({other_key!r}) {where}",
             )
             with refused(InvalidUserId, f"set_key for {other!r} {where}"):
-                adapter.set_key(self.key("github:1", other))
-            adapter.delete_keys_by_user_id(other)
-            adapter.delete_user(other)
+                adapter.set_key(self.key("github:1", other_id))
+            adapter.delete_keys_by_user_id(other_id)
+            adapter.delete_user(other_id)
             equal(
-                adapter.get_user(STORED_ID),
+                adapter.get_user(stored_id),
                 user,
                 f"get_user({STORED_ID!r}) after calls with {other!r}",
             )
-            self.check_keys(adapter, STORED_ID, key)
+            self.check_keys(adapter, stored_id, key)
 
     def test_longest_ids(self, adapter: UserAdapter) -> None:
         """A user id may have ``longest_user_id`` bytes, a key id 255 characters; all count."""
         user_id = "é" * ((self.longest_user_id - 1) // 2)
         key_id = f"email:{'🦊' * (MAX_ID_LENGTH - 7)}"
-        keys = [self.key(key_id + last, user_id + last) for last in "ab"]
+        keys = [self.key(key_id + last, self.user_id(user_id + last)) for last in "ab"]
         self.store(adapter, *keys)
         for key in keys:
             self.check_keys(adapter, key.user_id, key)
@@ -556,7 +565,7 @@ class _Both(UserAdapter, SessionAdapter, SessionUserAdapter, Protocol):
     """An object that stores users and sessions."""
 
 
-class SessionUserAdapterSuite:
+class SessionUserAdapterSuite(SampleUsers):
     """The requirements for ``get_session_and_user_by_session_id``.
 
     An object that stores users and sessions may have this method. Use the suite like the others.
@@ -564,11 +573,11 @@ class SessionUserAdapterSuite:
 
     text_columns: ClassVar[tuple[str, str]] = ("name", "town")
 
-    def row(self, session_id: str, user_id: str = _ANNA, **attributes: Any) -> SessionRow:
+    def row(self, session_id: str, user_id: str | None = None, **attributes: Any) -> SessionRow:
         """Return a session that expires at the end of the year 9999."""
         return SessionRow(
             id=session_id,
-            user_id=user_id,
+            user_id=self.anna if user_id is None else user_id,
             active_expires=MAX_EPOCH_MS,
             idle_expires=MAX_EPOCH_MS,
             attributes=attributes,
@@ -576,11 +585,11 @@ class SessionUserAdapterSuite:
 
     def test_joined(self, adapter: _Both) -> None:
         """A session and its user are returned as ``get_session`` and ``get_user`` return them."""
-        adapter.set_user(_BERT, {self.text_columns[0]: "Bert"}, None)
-        anna = adapter.set_user(_ANNA, {self.text_columns[0]: _ODD}, None)
+        adapter.set_user(self.bert, {self.text_columns[0]: "Bert"}, None)
+        anna = adapter.set_user(self.anna, {self.text_columns[0]: _ODD}, None)
         session = self.row("one", handle="a")
         adapter.set_session(session)
-        adapter.set_session(self.row("two", _BERT))
+        adapter.set_session(self.row("two", self.bert))
         expected = (adapter.get_session("one"), anna)
         equal(
             adapter.get_session_and_user_by_session_id("one"),
@@ -590,7 +599,7 @@ class SessionUserAdapterSuite:
 
     def test_joined_unknown(self, adapter: _Both) -> None:
         """For an unknown or removed session, None is returned."""
-        adapter.set_user(_ANNA, {}, None)
+        adapter.set_user(self.anna, {}, None)
         adapter.set_session(self.row("one"))
         adapter.delete_session("one")
         for session_id in ("unknown", "one"):
@@ -599,7 +608,7 @@ class SessionUserAdapterSuite:
 
     def test_joined_other_spellings(self, adapter: _Both) -> None:
         """An id that differs in case, accents, spaces or invisible characters is unknown."""
-        adapter.set_user(_ANNA, {}, None)
+        adapter.set_user(self.anna, {}, None)
         adapter.set_session(self.row(STORED_ID))
         for other in OTHER_SPELLINGS:
             found = adapter.get_session_and_user_by_session_id(other)
@@ -611,8 +620,8 @@ class SessionUserAdapterSuite:
 
     def test_joined_without_user(self, adapter: _Both) -> None:
         """For a session whose user was removed, None is returned."""
-        adapter.set_user(_ANNA, {}, None)
+        adapter.set_user(self.anna, {}, None)
         adapter.set_session(self.row("one"))
-        adapter.delete_user(_ANNA)
+        adapter.delete_user(self.anna)
         found = adapter.get_session_and_user_by_session_id("one")
         equal(found, None, "get_session_and_user_by_session_id of a session whose user was removed")

@@ -1,0 +1,59 @@
+"""``Auth`` inside a transaction of the application's.
+
+Other transactions do not see what happens in one before it is committed. So a password that is
+changed in it still logs people in elsewhere until then, and a login of that time would survive the
+revocation that goes with the change. Therefore revocations happen twice: at once, so that a crash
+after the commit leaves no session alive, and again when the block ends, after the commit.
+"""
+
+from lucia._async.protocols import AsyncTransactionalAdapter
+from lucia.models import KeyRow
+
+__all__ = ["AsyncChanges"]
+
+
+class AsyncChanges:
+    """What has to be repeated after the commit of a transaction.
+
+    Args:
+        adapter: an adapter that takes part in the transaction.
+    """
+
+    def __init__(self, adapter: AsyncTransactionalAdapter) -> None:
+        self._adapter = adapter
+        self._transaction: object | None = None
+        self.sessions: dict[str, str | None] = {}
+        """Whose sessions to revoke, and the id of the session to keep."""
+        self.keys: list[KeyRow] = []
+        """The keys whose change revokes single-use keys."""
+        self.users: set[str] = set()
+        """The users to remove from the cache."""
+
+    def revoke_sessions(self, user_id: str, keep: str | None) -> None:
+        """Note that a user's sessions were revoked but for ``keep``."""
+        self._begin()
+        self.sessions[user_id] = keep
+
+    def keep_session(self, user_id: str, session_id: str) -> None:
+        """Note that a session was created in this block: it is not revoked at its end."""
+        if user_id in self.sessions:
+            self.sessions[user_id] = session_id
+
+    def revoke_single_use_keys(self, changed: KeyRow) -> None:
+        """Note that a key was changed."""
+        self._begin()
+        self.keys.append(changed)
+
+    def forget_user(self, user_id: str) -> None:
+        """Note that a user was changed."""
+        self._begin()
+        self.users.add(user_id)
+
+    def is_open(self) -> bool:
+        """Return whether the transaction in which something was noted has not ended."""
+        begun = self._transaction
+        return begun is not None and self._adapter.open_transaction() is begun
+
+    def _begin(self) -> None:
+        if self._transaction is None:
+            self._transaction = self._adapter.open_transaction()
