@@ -4,7 +4,6 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, cast
-from uuid import UUID
 
 try:
     from sqlalchemy import (
@@ -13,10 +12,10 @@ try:
         Column,
         Engine,
         Inspector,
+        Integer,
         MetaData,
         String,
         Table,
-        TypeDecorator,
         Uuid,
         create_engine,
         distinct,
@@ -25,7 +24,6 @@ try:
         make_url,
         select,
     )
-    from sqlalchemy.engine import Dialect
     from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
     from sqlalchemy.types import TypeEngine
 except ImportError as error:
@@ -35,12 +33,10 @@ except ImportError as error:
 
 from lucia._redis.statistics import exactly
 from lucia._rules.sessions import system_clock
-from lucia._rules.user_ids import TEXT_IDS, UserIdType, user_id_type
 from lucia._sqlalchemy.tables import AuthTables, check_sessions
 from lucia._sync.stores.sqlalchemy import SQLAlchemyAdapter
 from lucia.cli.shared import CommandError, ProgressBar
 from lucia.cli.stores import Logins, Statistics
-from lucia.errors import InvalidUserId
 
 __all__ = ["open_database"]
 
@@ -80,7 +76,7 @@ class DatabaseStore:
         # Where nothing refers to users, any name will do: their table is not used.
         self._user = _user_column(inspector, session_table, user_table)
         expected = check_sessions(self._tables(String())).columns
-        missing = [column.name for column in expected if column.name not in columns]
+        missing = [name for name in expected if name not in columns]
         if missing:
             raise CommandError(
                 f"the table {session_table!r} has no column {', '.join(missing)}, so it is not the "
@@ -89,12 +85,8 @@ class DatabaseStore:
         self._id_type = columns["user_id"]
 
     def logins_of(self, user_id: str) -> Logins:
-        ids, stored = _ids_in(self._id_type, user_id)
-        try:
-            ids.read(user_id)
-        except ValueError:
-            raise InvalidUserId from None
-        adapter = SQLAlchemyAdapter(self._engine, self._tables(_UserIdText(ids, stored)))
+        tables = self._tables(_id_type(self._id_type, user_id))
+        adapter = SQLAlchemyAdapter(self._engine, tables)
         return Logins(user_id, adapter, None if self._user is None else adapter)
 
     def statistics(self, sample: int | None, show: ProgressBar) -> Statistics:
@@ -118,46 +110,20 @@ class DatabaseStore:
         return AuthTables(metadata, user=users, sessions=True, session_table=self._session_table)
 
 
-class _UserIdText(TypeDecorator[str]):
-    """A column of user ids of any type, which are text to the adapter."""
-
-    impl = String
-    cache_ok = False
-
-    def __init__(self, ids: UserIdType[Any], stored: TypeEngine[Any]) -> None:
-        super().__init__()
-        self._ids = ids
-        self._stored = stored
-
-    @property
-    def python_type(self) -> type[str]:
-        return str
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        return dialect.type_descriptor(self._stored)
-
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> Any:
-        return None if value is None else self._ids.read(value)
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
-        return None if value is None else self._ids.write(value)
-
-
-def _ids_in(stored: TypeEngine[Any], user_id: str) -> tuple[UserIdType[Any], TypeEngine[Any]]:
-    """Return the type of ids in a column, and the column's type.
+def _id_type(stored: TypeEngine[Any], user_id: str) -> TypeEngine[Any]:
+    """Return the type with which to compare a column of user ids.
 
     Raises:
-        CommandError: the column holds something else.
+        CommandError: the column holds something else than text, integers or UUIDs.
     """
-    python_type = stored.python_type
-    if python_type is str:
-        # What is no CHAR of 32 characters but has hyphens can only be a UUID there.
-        if isinstance(stored, CHAR) and stored.length == _UUID_DIGITS and "-" in user_id:
-            return user_id_type(UUID), Uuid(native_uuid=False)
-        return TEXT_IDS, stored
-    if python_type in (int, UUID):
-        return user_id_type(python_type), stored
-    raise CommandError(f"the users' ids are of the type {stored}: expected text, integers or UUIDs")
+    if not isinstance(stored, String | Integer | Uuid):
+        raise CommandError(
+            f"the users' ids are of the type {stored}: expected text, integers or UUIDs"
+        )
+    # A text that is too long for the column, and has hyphens, can only stand for a UUID there.
+    if isinstance(stored, CHAR) and stored.length == _UUID_DIGITS and "-" in user_id:
+        return Uuid(native_uuid=False)
+    return stored
 
 
 def _columns(inspector: Inspector, table: str) -> dict[str, TypeEngine[Any]]:
@@ -182,10 +148,12 @@ def _user_column(
                 f"the primary key of {user_table!r} is not one column, so these are not the users"
             )
         return user_table, key_columns[0], None
-    for key in inspector.get_foreign_keys(session_table):
-        if key["constrained_columns"] == ["user_id"]:
-            return key["referred_table"], key["referred_columns"][0], key["referred_schema"]
-    return None
+    keys = [
+        (key["referred_table"], key["referred_columns"][0], key["referred_schema"])
+        for key in inspector.get_foreign_keys(session_table)
+        if key["constrained_columns"] == ["user_id"]
+    ]
+    return keys[0] if keys else None
 
 
 @contextmanager
