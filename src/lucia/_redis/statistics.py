@@ -11,12 +11,12 @@ from typing import Final, NamedTuple
 
 from lucia._redis.commands import Call, Nodes, OnNode, Operation
 from lucia._redis.doctor.findings import role_of
+from lucia._redis.doctor.keys import unless_refused
 from lucia._redis.index import FIRST_PAGE, IndexCursor
 from lucia._redis.keys import Layout
 from lucia._redis.operations import milliseconds_of, session_key, to_text
 from lucia._redis.records import peek
 from lucia._redis.repair import SCAN_COUNT, call_all, read_values, scan
-from lucia._redis.transport.client_errors import is_refusal
 from lucia.models import SessionRow
 
 _Z: Final = 1.96
@@ -80,13 +80,8 @@ def nodes() -> Operation[list[str]]:
 
 def number_of_keys(node: str) -> Operation[int | None]:
     """Return how many keys a node has; None if it refuses to tell."""
-    try:
-        (count,) = yield OnNode(node, (Call("DBSIZE", ()),))
-    except Exception as error:
-        if not is_refusal(error):
-            raise
-        return None
-    return int(count)
+    count = yield from unless_refused(node, Call("DBSIZE", ()))
+    return None if count is None else int(count)
 
 
 def count_page(layout: Layout, node: str, cursor: int) -> Operation[tuple[int, Tally]]:
