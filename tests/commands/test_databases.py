@@ -140,7 +140,7 @@ def handle(session: SessionRow) -> str:
 # Each command, with each type of user ids
 
 
-def test_list(application: Application) -> None:
+def test_list_of_a_user(application: Application) -> None:
     """A user's sessions are listed, whatever the type of the user's id is; nothing is written."""
     found = [application.sign_in(application.alice) for _ in range(2)]
     over = application.sign_in(application.alice, life=-HOUR)
@@ -343,7 +343,7 @@ def test_without_sqlalchemy(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("command", "word"), [(("stats",), "count("), (("revoke", "alice", "--all"), "DELETE")]
 )
-def test_lost_connection(plain: Application, command: tuple[str, ...], word: str) -> None:
+def test_connection_lost_by_a_driver(plain: Application, command: tuple[str, ...], word: str) -> None:
     """A connection that is lost ends the command with the driver's error and exit code 2."""
     plain.sign_in("alice")
     port = plain.engine.url.port

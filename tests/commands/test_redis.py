@@ -85,7 +85,7 @@ def assert_tells_no_id(outcome: Outcome, found: list[Session]) -> None:
 # list
 
 
-def test_list(inspector: Inspector, auth: Auth[User]) -> None:
+def test_list_of_a_user(inspector: Inspector, auth: Auth[User]) -> None:
     """A user's sessions are listed by their handles, newest first, and not those of others."""
     found = logins(auth, 3)
     logins(auth, 1, "bob")
@@ -169,7 +169,7 @@ def test_layout_and_namespaces(inspector: Inspector) -> None:
 
 
 @one_server
-def test_legacy_writers(inspector: Inspector) -> None:
+def test_list_beside_legacy_writers(inspector: Inspector) -> None:
     """Beside JavaScript, an id without a session stays in the index: it may be a login."""
     inspector.fill("alice", 1)
     inspector.enter("half-done", user_id="alice")
