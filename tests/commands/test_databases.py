@@ -343,7 +343,9 @@ def test_without_sqlalchemy(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("command", "word"), [(("stats",), "count("), (("revoke", "alice", "--all"), "DELETE")]
 )
-def test_connection_lost_by_a_driver(plain: Application, command: tuple[str, ...], word: str) -> None:
+def test_connection_lost_by_a_driver(
+    plain: Application, command: tuple[str, ...], word: str
+) -> None:
     """A connection that is lost ends the command with the driver's error and exit code 2."""
     plain.sign_in("alice")
     port = plain.engine.url.port
