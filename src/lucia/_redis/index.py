@@ -91,6 +91,10 @@ class Index(Protocol):
         """Read at most ``count`` random ids of an index that had this length."""
         ...
 
+    def newest(self, key: Argument) -> Call:
+        """Return the command that reads the newest id of a list, or any id of a set."""
+        ...
+
     def check(self, key: str) -> Call:
         """Return a cheap command that fails if the key holds a value of another type."""
         ...
@@ -144,6 +148,9 @@ class ListIndex:
     ) -> Operation[list[bytes]]:
         first = random_below(length - count + 1)
         return list(cast("list[bytes]", (yield Call("LRANGE", (key, first, first + count - 1)))))
+
+    def newest(self, key: Argument) -> Call:
+        return Call("LRANGE", (key, 0, 0))
 
     def check(self, key: str) -> Call:
         return Call("LRANGE", (key, 0, 0))
@@ -202,6 +209,9 @@ class SetIndex:
         self, key: str, count: int, length: int, random_below: Callable[[int], int]
     ) -> Operation[list[bytes]]:
         return sorted(cast("list[bytes]", (yield Call("SRANDMEMBER", (key, count)))))
+
+    def newest(self, key: Argument) -> Call:
+        return Call("SRANDMEMBER", (key, 1))
 
     def check(self, key: str) -> Call:
         return Call("SCARD", (key,))

@@ -94,10 +94,10 @@ class KeyExaminer:
 
         Each may be refused; then that part is None.
         """
-        keys = yield from _unless_refused(node, Call("DBSIZE", ()))
-        server = yield from _unless_refused(node, Call("INFO", ("server",)))
-        setting = yield from _unless_refused(node, Call("CONFIG", ("GET", "maxmemory-policy")))
-        memory = yield from _unless_refused(node, Call("INFO", ("memory",)))
+        keys = yield from unless_refused(node, Call("DBSIZE", ()))
+        server = yield from unless_refused(node, Call("INFO", ("server",)))
+        setting = yield from unless_refused(node, Call("CONFIG", ("GET", "maxmemory-policy")))
+        memory = yield from unless_refused(node, Call("INFO", ("memory",)))
         return Server(
             keys,
             _field_of(server, "run_id"),
@@ -283,7 +283,7 @@ def _read_snapshots(node: str, names: Sequence[bytes]) -> Operation[tuple[list[K
     )
 
 
-def _unless_refused(node: str, call: Call) -> Operation[Reply]:
+def unless_refused(node: str, call: Call) -> Operation[Reply]:
     """Return the reply, or None if the server refuses the command."""
     try:
         (reply,) = yield OnNode(node, (call,))
