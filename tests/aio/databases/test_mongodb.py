@@ -15,8 +15,9 @@ from bson.errors import InvalidDocument
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import AutoReconnect, DuplicateKeyError, OperationFailure
 
-from lucia._rules.user_ids import UserIdType
+from lucia import AsyncAuth, PrimaryKey, UserIdType
 from lucia._testing.racing_calls import AsyncRacingCalls
+from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.adapters.mongodb import AsyncMongoUserAdapter
 from lucia.errors import AutoUserIdGenerationNotSupported, DuplicateKeyId, InvalidUserId
 from lucia.models import KeyRow
@@ -24,6 +25,7 @@ from lucia.testing import AsyncUserAdapterSuite
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.mongo_servers import SESSIONS, AsyncMongo, MongoServer
+from tests.support.passwords import CHEAP
 
 CALLERS: Final = 50
 HASH: Final = "$scrypt$ln=15,r=8,p=3$a-salt-that-nobody-may-see$a-hash-that-nobody-may-see"
@@ -445,6 +447,30 @@ async def test_transaction(adapter: AsyncMongoUserAdapter, database: AsyncDataba
         await session.end_session()
         assert (await adapter.get_key("email:a") == key) is commit
     assert await adapter.get_user("anna") is not None
+
+
+@with_sessions
+async def test_auth_in_a_transaction(
+    adapter: AsyncMongoUserAdapter, database: AsyncDatabase[Any]
+) -> None:
+    """An ``Auth`` changes a password with the caller's transaction, which ends inside the block."""
+    auth = AsyncAuth(sessions=AsyncMemoryAdapter(), users=adapter, env="DEV", hash=CHEAP)
+    await auth.create_user(primary_key=PrimaryKey("name", "anna", "the old password"))
+    session = await AsyncMongo.in_session(database)
+    async with auth.in_transaction(session) as inside:
+        await inside.update_key_password("name", "anna", "the new password")
+        await session.commit_transaction()
+    await session.end_session()
+    await auth.use_key("name", "anna", "the new password")
+
+    session = await AsyncMongo.in_session(database)
+    block = auth.in_transaction(session)
+    inside = await block.__aenter__()
+    await inside.update_key_password("name", "anna", "another password")
+    with pytest.raises(RuntimeError, match="still open"):
+        await block.__aexit__(None, None, None)
+    await session.end_session()
+    await auth.use_key("name", "anna", "the new password")
 
 
 @with_sessions

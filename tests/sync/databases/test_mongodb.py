@@ -16,8 +16,9 @@ from bson.errors import InvalidDocument
 from pymongo.synchronous.database import Database
 from pymongo.errors import AutoReconnect, DuplicateKeyError, OperationFailure
 
-from lucia._rules.user_ids import UserIdType
+from lucia import Auth, PrimaryKey, UserIdType
 from lucia._testing.racing_calls import RacingCalls
+from lucia.adapters.memory import MemoryAdapter
 from lucia.adapters.mongodb import MongoUserAdapter
 from lucia.errors import AutoUserIdGenerationNotSupported, DuplicateKeyId, InvalidUserId
 from lucia.models import KeyRow
@@ -25,6 +26,7 @@ from lucia.testing import UserAdapterSuite
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.mongo_servers import SESSIONS, Mongo, MongoServer
+from tests.support.passwords import CHEAP
 
 CALLERS: Final = 50
 HASH: Final = "$scrypt$ln=15,r=8,p=3$a-salt-that-nobody-may-see$a-hash-that-nobody-may-see"
@@ -446,6 +448,30 @@ def test_transaction(adapter: MongoUserAdapter, database: Database[Any]) -> None
         session.end_session()
         assert (adapter.get_key("email:a") == key) is commit
     assert adapter.get_user("anna") is not None
+
+
+@with_sessions
+def test_auth_in_a_transaction(
+    adapter: MongoUserAdapter, database: Database[Any]
+) -> None:
+    """An ``Auth`` changes a password with the caller's transaction, which ends inside the block."""
+    auth = Auth(sessions=MemoryAdapter(), users=adapter, env="DEV", hash=CHEAP)
+    auth.create_user(primary_key=PrimaryKey("name", "anna", "the old password"))
+    session = Mongo.in_session(database)
+    with auth.in_transaction(session) as inside:
+        inside.update_key_password("name", "anna", "the new password")
+        session.commit_transaction()
+    session.end_session()
+    auth.use_key("name", "anna", "the new password")
+
+    session = Mongo.in_session(database)
+    block = auth.in_transaction(session)
+    inside = block.__enter__()
+    inside.update_key_password("name", "anna", "another password")
+    with pytest.raises(RuntimeError, match="still open"):
+        block.__exit__(None, None, None)
+    session.end_session()
+    auth.use_key("name", "anna", "the new password")
 
 
 @with_sessions

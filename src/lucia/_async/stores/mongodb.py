@@ -135,6 +135,11 @@ class AsyncMongoUserAdapter:
         adapter._session = transaction
         return adapter
 
+    def open_transaction(self) -> object | None:
+        """Return the caller's session while its transaction is open; None without one."""
+        session = self._session
+        return session if session is not None and session.in_transaction else None
+
     async def create_indexes(self) -> None:
         """Create the index that the keys need, on ``user_id``, unless it exists."""
         await self._collections["keys"].create_index("user_id", collation=_SIMPLE)

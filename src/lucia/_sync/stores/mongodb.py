@@ -136,6 +136,11 @@ class MongoUserAdapter:
         adapter._session = transaction
         return adapter
 
+    def open_transaction(self) -> object | None:
+        """Return the caller's session while its transaction is open; None without one."""
+        session = self._session
+        return session if session is not None and session.in_transaction else None
+
     def create_indexes(self) -> None:
         """Create the index that the keys need, on ``user_id``, unless it exists."""
         self._collections["keys"].create_index("user_id", collation=_SIMPLE)
