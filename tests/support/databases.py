@@ -6,9 +6,20 @@ The sync and the async class have parallel names, so that generated tests find t
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Final
 
-from sqlalchemy import Connection, Engine, MetaData, StaticPool, create_engine, event
+from sqlalchemy import (
+    URL,
+    Column,
+    Connection,
+    Engine,
+    MetaData,
+    StaticPool,
+    Text,
+    create_engine,
+    event,
+    make_url,
+)
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
     AsyncEngine,

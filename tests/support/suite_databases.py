@@ -1,0 +1,238 @@
+"""Databases with tables for the suites of the SQLAlchemy adapters: a pytest plugin.
+
+There is one for SQLite and one on each server in a test process, and tests empty it rather than
+create another one. If the caller of ``scripts/test --database`` names a database, all of these
+tests use that instead.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, Final, NamedTuple, Self
+
+import pytest
+from sqlalchemy import URL, Column, Engine, MetaData, Text, create_engine, event, make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from lucia.adapters.sqlalchemy import AuthTables
+from tests.support.given_database import UnusableDatabase, given_database
+from tests.support.sql_servers import SqlServer, data_folder
+
+__all__ = [
+    "METADATA",
+    "TABLES",
+    "AsyncSuiteDatabase",
+    "Place",
+    "SuiteDatabase",
+    "given_tables",
+    "mariadb_tables",
+    "postgresql_tables",
+    "sqlite_tables",
+]
+
+METADATA: Final = MetaData()
+TABLES: Final = AuthTables(
+    METADATA,
+    user_columns=[Column("name", Text), Column("town", Text)],
+    sessions=True,
+    user_table="lucia_test_user",
+    key_table="lucia_test_key",
+    session_table="lucia_test_session",
+)
+
+
+class Place(NamedTuple):
+    """Where a test runs: a server by a driver, at an isolation level or the server's default."""
+
+    driver: str
+    level: str | None = None
+
+    def __str__(self) -> str:
+        return self.driver if self.level is None else f"{self.driver} {self.level}"
+
+
+_GIVEN: Final = (Place("given"),)
+"""The only place if the caller named a database. A test's name must not hold its URL."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Check the database that the caller named."""
+    try:
+        given = given_database()
+        if given is None:
+            return
+        if config.getoption("numprocesses", None):
+            raise UnusableDatabase("tests in several processes (-n) would share its tables")
+        given.check(METADATA)
+    except UnusableDatabase as error:
+        raise pytest.UsageError(f"--database: {error}") from None
+
+
+@contextmanager
+def _tables(url: URL) -> Iterator[URL]:
+    """Create the tables, yield the URL, and drop them."""
+    engine = create_engine(url)
+    try:
+        METADATA.create_all(engine, checkfirst=False)
+        yield url
+        METADATA.drop_all(engine)
+    finally:
+        engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def given_tables() -> Iterator[URL]:
+    """Yield the URL of the caller's database, with tables that are dropped at the end."""
+    given = given_database()
+    assert given is not None
+    with _tables(given.sync_url):
+        yield given.sync_url
+
+
+@pytest.fixture(scope="session")
+def sqlite_tables() -> Iterator[URL]:
+    """Yield the URL of a file, with tables."""
+    with data_folder() as folder, _tables(make_url(f"sqlite:///{folder}/suite.db")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def mariadb_tables(mariadb: SqlServer) -> Iterator[URL]:
+    """Yield the URL of a database on MariaDB, with tables."""
+    with mariadb.database() as name, _tables(make_url(mariadb.url(name))) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def postgresql_tables(postgresql: SqlServer) -> Iterator[URL]:
+    """Yield the URL of a database on PostgreSQL, with tables."""
+    with postgresql.database() as name, _tables(make_url(postgresql.url(name))) as url:
+        yield url
+
+
+def url_of(request: pytest.FixtureRequest, driver: str) -> URL:
+    """Return the URL of the database that this driver's name begins with."""
+    url: URL = request.getfixturevalue(f"{driver.partition('+')[0]}_tables")
+    return url
+
+
+def options(url: URL, level: str | None) -> dict[str, Any]:
+    """Return the documented settings of an engine."""
+    found: dict[str, Any] = {} if level is None else {"isolation_level": level}
+    if url.get_backend_name() == "sqlite":
+        found["connect_args"] = {"timeout": 30}
+    return found
+
+
+def use_wal(engine: Engine) -> None:
+    """Let SQLite's connections read while one of them writes."""
+
+    @event.listens_for(engine, "connect")
+    def set_mode(connection: Any, _: object) -> None:
+        connection.execute("PRAGMA journal_mode=WAL")
+
+
+class AsyncSuiteDatabase:
+    """An engine for emptied tables. Entering the context returns it.
+
+    Args:
+        url: the database.
+        level: the isolation level; None for the server's default.
+        settings: further arguments of ``create_async_engine``.
+    """
+
+    DRIVERS: ClassVar = (
+        _GIVEN
+        if given_database()
+        else (
+            Place("sqlite+aiosqlite"),
+            Place("mariadb+aiomysql"),
+            Place("mariadb+asyncmy"),
+            Place("postgresql+asyncpg"),
+            Place("postgresql+psycopg"),
+        )
+    )
+    """Each server with each driver."""
+
+    LEVELS: ClassVar = (
+        _GIVEN
+        if given_database()
+        else (
+            Place("sqlite+aiosqlite"),
+            Place("mariadb+aiomysql"),
+            Place("mariadb+asyncmy", "READ COMMITTED"),
+            Place("mariadb+aiomysql", "SERIALIZABLE"),
+            Place("postgresql+asyncpg"),
+            Place("postgresql+psycopg", "REPEATABLE READ"),
+            Place("postgresql+asyncpg", "SERIALIZABLE"),
+        )
+    )
+    """Each server at each isolation level that the adapters can be used at."""
+
+    def __init__(self, url: URL, level: str | None = None, **settings: Any) -> None:
+        self._engine = create_async_engine(url, **options(url, level), **settings)
+        if url.get_backend_name() == "sqlite":
+            use_wal(self._engine.sync_engine)
+
+    @classmethod
+    def at(cls, request: pytest.FixtureRequest, place: Place, **settings: Any) -> Self:
+        """Return the database of a place."""
+        url, given = url_of(request, place.driver), given_database()
+        return cls(
+            given.async_url if given else url.set(drivername=place.driver), place.level, **settings
+        )
+
+    async def __aenter__(self) -> AsyncEngine:
+        async with self._engine.begin() as connection:
+            for table in reversed(METADATA.sorted_tables):
+                await connection.execute(table.delete())
+        return self._engine
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._engine.dispose()
+
+
+class SuiteDatabase:
+    """The sync counterpart of :class:`AsyncSuiteDatabase`."""
+
+    DRIVERS: ClassVar = (
+        _GIVEN
+        if given_database()
+        else (
+            Place("sqlite+pysqlite"),
+            Place("mariadb+pymysql"),
+            Place("postgresql+psycopg"),
+        )
+    )
+
+    LEVELS: ClassVar = (
+        _GIVEN
+        if given_database()
+        else (
+            *DRIVERS,
+            Place("mariadb+pymysql", "READ COMMITTED"),
+            Place("mariadb+pymysql", "SERIALIZABLE"),
+            Place("postgresql+psycopg", "REPEATABLE READ"),
+            Place("postgresql+psycopg", "SERIALIZABLE"),
+        )
+    )
+
+    def __init__(self, url: URL, level: str | None = None, **settings: Any) -> None:
+        self._engine = create_engine(url, **options(url, level), **settings)
+        if url.get_backend_name() == "sqlite":
+            use_wal(self._engine)
+
+    @classmethod
+    def at(cls, request: pytest.FixtureRequest, place: Place, **settings: Any) -> Self:
+        url, given = url_of(request, place.driver), given_database()
+        return cls(
+            given.sync_url if given else url.set(drivername=place.driver), place.level, **settings
+        )
+
+    def __enter__(self) -> Engine:
+        with self._engine.begin() as connection:
+            for table in reversed(METADATA.sorted_tables):
+                connection.execute(table.delete())
+        return self._engine
+
+    def __exit__(self, *_: object) -> None:
+        self._engine.dispose()
