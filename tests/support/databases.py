@@ -6,19 +6,15 @@ The sync and the async class have parallel names, so that generated tests find t
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any
 
 from sqlalchemy import (
-    URL,
-    Column,
     Connection,
     Engine,
     MetaData,
     StaticPool,
-    Text,
     create_engine,
     event,
-    make_url,
 )
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,

@@ -58,13 +58,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """Check the database that the caller named."""
     try:
         given = given_database()
-        if given is None:
-            return
-        if config.getoption("numprocesses", None):
-            raise UnusableDatabase("tests in several processes (-n) would share its tables")
-        given.check(METADATA)
+        if given is not None:
+            given.check(METADATA)
     except UnusableDatabase as error:
         raise pytest.UsageError(f"--database: {error}") from None
+    if given is not None and config.getoption("numprocesses", None):
+        raise pytest.UsageError("--database: tests in several processes (-n) would share tables")
 
 
 @contextmanager
@@ -109,10 +108,10 @@ def postgresql_tables(postgresql: SqlServer) -> Iterator[URL]:
         yield url
 
 
-def url_of(request: pytest.FixtureRequest, driver: str) -> URL:
-    """Return the URL of the database that this driver's name begins with."""
-    url: URL = request.getfixturevalue(f"{driver.partition('+')[0]}_tables")
-    return url
+def _url(request: pytest.FixtureRequest, place: Place, driver: str | None = None) -> URL:
+    """Return the URL of the database on the server of a place."""
+    url: URL = request.getfixturevalue(f"{place.driver.partition('+')[0]}_tables")
+    return url.set(drivername=driver or place.driver)
 
 
 def options(url: URL, level: str | None) -> dict[str, Any]:
@@ -176,10 +175,13 @@ class AsyncSuiteDatabase:
     @classmethod
     def at(cls, request: pytest.FixtureRequest, place: Place, **settings: Any) -> Self:
         """Return the database of a place."""
-        url, given = url_of(request, place.driver), given_database()
-        return cls(
-            given.async_url if given else url.set(drivername=place.driver), place.level, **settings
-        )
+        return cls(cls.url_of(request, place), place.level, **settings)
+
+    @staticmethod
+    def url_of(request: pytest.FixtureRequest, place: Place) -> URL:
+        """Return the URL of a place."""
+        given = given_database()
+        return _url(request, place, given and given.async_url.drivername)
 
     async def __aenter__(self) -> AsyncEngine:
         async with self._engine.begin() as connection:
@@ -223,10 +225,17 @@ class SuiteDatabase:
 
     @classmethod
     def at(cls, request: pytest.FixtureRequest, place: Place, **settings: Any) -> Self:
-        url, given = url_of(request, place.driver), given_database()
-        return cls(
-            given.sync_url if given else url.set(drivername=place.driver), place.level, **settings
-        )
+        return cls(cls.url_of(request, place), place.level, **settings)
+
+    @staticmethod
+    def url_of(request: pytest.FixtureRequest, place: Place) -> URL:
+        given = given_database()
+        return _url(request, place, given and given.sync_url.drivername)
+
+    @classmethod
+    def beside(cls, request: pytest.FixtureRequest, place: Place) -> Self:
+        """Return the database of a place, whatever the flavour of its driver is."""
+        return cls(request.getfixturevalue(f"{place.driver.partition('+')[0]}_tables"))
 
     def __enter__(self) -> Engine:
         with self._engine.begin() as connection:

@@ -221,9 +221,7 @@ class Races:
         kept, *others = [self._auth.create_session(user_id) for _ in range(6)]
         renew: list[Any] = [partial(self._auth.renew_session, kept.session_id)] * 4
         renew += [partial(self._auth.renew_session, session.session_id) for session in others]
-        keep = partial(
-            self._auth.invalidate_all_user_sessions, user_id, keep=kept.session_id
-        )
+        keep = partial(self._auth.invalidate_all_user_sessions, user_id, keep=kept.session_id)
         calls = [*renew[: number % 10], keep, *renew[number % 10 :]]
         outcomes = RacingCalls.gather_results(*calls)
         _only(outcomes, InvalidSessionId)
