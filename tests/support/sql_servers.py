@@ -23,7 +23,15 @@ from sqlalchemy.exc import OperationalError
 
 from tools.servers import PATIENCE, path_of, until, unused_port
 
-__all__ = ["SqlServer", "data_folder", "mariadb", "own_sql_server", "postgresql", "sql_server"]
+__all__ = [
+    "Kind",
+    "SqlServer",
+    "data_folder",
+    "mariadb",
+    "own_sql_server",
+    "postgresql",
+    "sql_server",
+]
 
 Kind = Literal["mariadb", "postgresql"]
 

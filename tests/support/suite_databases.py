@@ -27,6 +27,7 @@ __all__ = [
     "mariadb_tables",
     "postgresql_tables",
     "sqlite_tables",
+    "tables",
 ]
 
 METADATA: Final = MetaData()
@@ -67,14 +68,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @contextmanager
-def _tables(url: URL) -> Iterator[URL]:
+def tables(url: URL) -> Iterator[URL]:
     """Create the tables, yield the URL, and drop them."""
     engine = create_engine(url)
+    METADATA.create_all(engine, checkfirst=False)
     try:
-        METADATA.create_all(engine, checkfirst=False)
         yield url
-        METADATA.drop_all(engine)
     finally:
+        METADATA.drop_all(engine)
         engine.dispose()
 
 
@@ -83,28 +84,28 @@ def given_tables() -> Iterator[URL]:
     """Yield the URL of the caller's database, with tables that are dropped at the end."""
     given = given_database()
     assert given is not None
-    with _tables(given.sync_url):
+    with tables(given.sync_url):
         yield given.sync_url
 
 
 @pytest.fixture(scope="session")
 def sqlite_tables() -> Iterator[URL]:
     """Yield the URL of a file, with tables."""
-    with data_folder() as folder, _tables(make_url(f"sqlite:///{folder}/suite.db")) as url:
+    with data_folder() as folder, tables(make_url(f"sqlite:///{folder}/suite.db")) as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def mariadb_tables(mariadb: SqlServer) -> Iterator[URL]:
     """Yield the URL of a database on MariaDB, with tables."""
-    with mariadb.database() as name, _tables(make_url(mariadb.url(name))) as url:
+    with mariadb.database() as name, tables(make_url(mariadb.url(name))) as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def postgresql_tables(postgresql: SqlServer) -> Iterator[URL]:
     """Yield the URL of a database on PostgreSQL, with tables."""
-    with postgresql.database() as name, _tables(make_url(postgresql.url(name))) as url:
+    with postgresql.database() as name, tables(make_url(postgresql.url(name))) as url:
         yield url
 
 

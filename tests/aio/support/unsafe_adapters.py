@@ -14,7 +14,7 @@ from lucia.models import UNSET, KeyRow, SessionRow, Unset, UserRow
 from tests.aio.support.rendezvous import AsyncRendezvous, until
 from tests.support.suite_databases import TABLES
 
-__all__ = ["UNSAFE"]
+__all__ = ["UNSAFE", "AsyncUserBeforeKey"]
 
 
 class AsyncUserBeforeKey(AsyncSQLAlchemyAdapter):
@@ -25,7 +25,7 @@ class AsyncUserBeforeKey(AsyncSQLAlchemyAdapter):
     ) -> UserRow:
         stored = await super().set_user(user_id, attributes, None)
         if key is not None:
-            await super().set_key(key)
+            await self.set_key(key)
         return stored
 
 

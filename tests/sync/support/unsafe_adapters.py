@@ -15,7 +15,7 @@ from lucia.models import UNSET, KeyRow, SessionRow, Unset, UserRow
 from tests.sync.support.rendezvous import Rendezvous, until
 from tests.support.suite_databases import TABLES
 
-__all__ = ["UNSAFE"]
+__all__ = ["UNSAFE", "UserBeforeKey"]
 
 
 class UserBeforeKey(SQLAlchemyAdapter):
@@ -26,7 +26,7 @@ class UserBeforeKey(SQLAlchemyAdapter):
     ) -> UserRow:
         stored = super().set_user(user_id, attributes, None)
         if key is not None:
-            super().set_key(key)
+            self.set_key(key)
         return stored
 
 
