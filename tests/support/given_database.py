@@ -5,6 +5,7 @@ process shows its password.
 """
 
 import os
+import sys
 from collections.abc import Mapping
 from typing import Final
 
@@ -118,6 +119,6 @@ def _with_driver(url: URL, driver: str) -> URL:
     except ModuleNotFoundError:
         raise UnusableDatabase(
             f"the driver of {changed.drivername} is missing: "
-            f"pip install '{_PACKAGES.get(driver, driver)}'"
+            f"{sys.executable} -m pip install '{_PACKAGES.get(driver, driver)}'"
         ) from None
     return changed

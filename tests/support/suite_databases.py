@@ -169,9 +169,9 @@ class AsyncSuiteDatabase:
     """Each server at each isolation level that the adapters can be used at."""
 
     def __init__(self, url: URL, level: str | None = None, **settings: Any) -> None:
-        self._engine = create_async_engine(url, **options(url, level), **settings)
+        self.engine = create_async_engine(url, **options(url, level), **settings)
         if url.get_backend_name() == "sqlite":
-            use_wal(self._engine.sync_engine)
+            use_wal(self.engine.sync_engine)
 
     @classmethod
     def at(cls, request: pytest.FixtureRequest, place: Place, **settings: Any) -> Self:
@@ -185,13 +185,13 @@ class AsyncSuiteDatabase:
         return _url(request, place, given and given.async_url.drivername)
 
     async def __aenter__(self) -> AsyncEngine:
-        async with self._engine.begin() as connection:
+        async with self.engine.begin() as connection:
             for table in reversed(METADATA.sorted_tables):
                 await connection.execute(table.delete())
-        return self._engine
+        return self.engine
 
     async def __aexit__(self, *_: object) -> None:
-        await self._engine.dispose()
+        await self.engine.dispose()
 
 
 class SuiteDatabase:
@@ -220,9 +220,9 @@ class SuiteDatabase:
     )
 
     def __init__(self, url: URL, level: str | None = None, **settings: Any) -> None:
-        self._engine = create_engine(url, **options(url, level), **settings)
+        self.engine = create_engine(url, **options(url, level), **settings)
         if url.get_backend_name() == "sqlite":
-            use_wal(self._engine)
+            use_wal(self.engine)
 
     @classmethod
     def at(cls, request: pytest.FixtureRequest, place: Place, **settings: Any) -> Self:
@@ -239,10 +239,10 @@ class SuiteDatabase:
         return cls(request.getfixturevalue(f"{place.driver.partition('+')[0]}_tables"))
 
     def __enter__(self) -> Engine:
-        with self._engine.begin() as connection:
+        with self.engine.begin() as connection:
             for table in reversed(METADATA.sorted_tables):
                 connection.execute(table.delete())
-        return self._engine
+        return self.engine
 
     def __exit__(self, *_: object) -> None:
-        self._engine.dispose()
+        self.engine.dispose()
