@@ -83,7 +83,7 @@ class GivenDatabase:
         try:
             with engine.connect() as connection:
                 taken = sorted(metadata.tables.keys() & set(inspect(connection).get_table_names()))
-        except (SQLAlchemyError, OSError) as error:
+        except (SQLAlchemyError, OSError, TypeError) as error:  # the last for an unknown option
             cause = getattr(error, "orig", None) or error
             raise UnusableDatabase(f"can't use {self.sync_url}: {cause}") from None
         finally:
@@ -103,6 +103,7 @@ def given_database() -> GivenDatabase | None:
 
 def _driver(url: URL) -> str:
     try:
+        url.get_dialect()  # loads the dialect, but not its driver
         return url.get_driver_name()
     except NoSuchModuleError:
         raise UnusableDatabase(

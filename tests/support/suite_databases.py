@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar, Final, NamedTuple, Self
 
 import pytest
-from sqlalchemy import URL, Column, Engine, MetaData, Text, create_engine, event, make_url
+from sqlalchemy import URL, Column, Engine, MetaData, NullPool, Text, create_engine, event, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from lucia.adapters.sqlalchemy import AuthTables
@@ -70,13 +70,12 @@ def pytest_configure(config: pytest.Config) -> None:
 @contextmanager
 def tables(url: URL) -> Iterator[URL]:
     """Create the tables, yield the URL, and drop them."""
-    engine = create_engine(url)
+    engine = create_engine(url, poolclass=NullPool)
     METADATA.create_all(engine, checkfirst=False)
     try:
         yield url
     finally:
         METADATA.drop_all(engine)
-        engine.dispose()
 
 
 @pytest.fixture(scope="session")
@@ -182,7 +181,7 @@ class AsyncSuiteDatabase:
     def url_of(request: pytest.FixtureRequest, place: Place) -> URL:
         """Return the URL of a place."""
         given = given_database()
-        return _url(request, place, given and given.async_url.drivername)
+        return _url(request, place, given.async_url.drivername if given else None)
 
     async def __aenter__(self) -> AsyncEngine:
         async with self.engine.begin() as connection:
@@ -231,7 +230,7 @@ class SuiteDatabase:
     @staticmethod
     def url_of(request: pytest.FixtureRequest, place: Place) -> URL:
         given = given_database()
-        return _url(request, place, given and given.sync_url.drivername)
+        return _url(request, place, given.sync_url.drivername if given else None)
 
     @classmethod
     def beside(cls, request: pytest.FixtureRequest, place: Place) -> Self:
