@@ -66,7 +66,7 @@ class SqlServer:
     port: int
     folder: Path = field(repr=False)
     run_as: Mapping[str, Any] = field(repr=False)
-    _process: "subprocess.Popen[bytes]" = field(init=False, repr=False)
+    _process: "subprocess.Popen[Any]" = field(init=False, repr=False)
     _numbers: Iterator[int] = field(default_factory=count, init=False, repr=False)
 
     def start(self) -> None:
