@@ -81,7 +81,7 @@ def test_killed_sign_ups(watcher: Watcher) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("database", "place"), WAYS)
-def test_check_finds_a_half_written_user(watcher: Watcher) -> None:
+def test_check_finds_half_of_a_sign_up(watcher: Watcher) -> None:
     """The check fails for an adapter that stores user and key in two transactions."""
     with killed_clients() as clients:
         before = watcher.rows()
