@@ -30,6 +30,7 @@ pytest_plugins = [
     "tests.support.redis_servers",
     "tests.support.sql_servers",
     "tests.support.mongo_servers",
+    "tests.support.suite_databases",
 ]
 
 # How long an example takes depends on the machine more than on the code.

@@ -2,8 +2,9 @@
 
 from datetime import timedelta
 
-__all__ = ["NOW", "ManualClock", "Time"]
+__all__ = ["HOUR", "NOW", "ManualClock", "Time"]
 
+HOUR = timedelta(hours=1)
 NOW = 1_800_000_000_000
 
 

@@ -2,9 +2,12 @@
 
 from lucia import PasswordPool, ScryptHash
 
-__all__ = ["CHEAP", "ROOMY", "CountingHash"]
+__all__ = ["CHEAP", "OUTDATED", "ROOMY", "CountingHash"]
 
 CHEAP = ScryptHash(ln=4, r=1, p=1)
+
+OUTDATED = ScryptHash(ln=3, r=1, p=1)
+"""A hasher whose hashes a log-in with the other one replaces."""
 
 ROOMY = PasswordPool(workers=2, queue=64)
 """A pool with room for as many concurrent logins as the tests make."""

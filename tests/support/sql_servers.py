@@ -10,10 +10,9 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -24,7 +23,15 @@ from sqlalchemy.exc import OperationalError
 
 from tools.servers import PATIENCE, path_of, until, unused_port
 
-__all__ = ["SqlServer", "mariadb", "postgresql", "sql_server"]
+__all__ = [
+    "Kind",
+    "SqlServer",
+    "data_folder",
+    "mariadb",
+    "own_sql_server",
+    "postgresql",
+    "sql_server",
+]
 
 Kind = Literal["mariadb", "postgresql"]
 
@@ -44,13 +51,45 @@ _ROOM: Final = 2 * 1024**3
 """The free memory required, in bytes. Three test processes use less than half of it."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class SqlServer:
-    """A running server without a password that belongs to this test process."""
+    """A running server without a password that belongs to this test process.
+
+    Args:
+        kind: the program.
+        port: its port on the loopback interface.
+        folder: holds everything that it writes.
+        run_as: the arguments of ``Popen`` that name the account under which it runs.
+    """
 
     kind: Kind
     port: int
-    _numbers: Iterator[int] = field(default_factory=count, repr=False, compare=False)
+    folder: Path = field(repr=False)
+    run_as: Mapping[str, Any] = field(repr=False)
+    _process: "subprocess.Popen[Any]" = field(init=False, repr=False)
+    _numbers: Iterator[int] = field(default_factory=count, init=False, repr=False)
+
+    def start(self) -> None:
+        """Start the server, and wait until it answers."""
+        with self._log.open("a") as log:
+            self._process = subprocess.Popen(
+                _COMMANDS[self.kind](self.folder, self.port), stdout=log, stderr=log, **self.run_as
+            )
+        try:
+            until(self._answers_or_died, PATIENCE)
+        except BaseException:
+            self.crash()
+            raise
+
+    def stop(self) -> None:
+        """Disconnect all clients, and shut the server down."""
+        self._end(signal.SIGINT if self.kind == "postgresql" else signal.SIGTERM)
+
+    def crash(self) -> None:
+        """End the server without a shutdown. It recovers when it is started again."""
+        # PostgreSQL's processes must not outlive the first one: SIGQUIT ends all, without a
+        # checkpoint.
+        self._end(signal.SIGQUIT if self.kind == "postgresql" else signal.SIGKILL)
 
     def url(self, database: str = "") -> str:
         """Return a URL for ``create_engine``."""
@@ -78,8 +117,20 @@ class SqlServer:
         with self.database() as name:
             yield self.async_url(name)
 
-    def answers(self) -> bool:
-        """Return whether the server accepts connections."""
+    @property
+    def _log(self) -> Path:
+        return self.folder / "log"
+
+    def _end(self, how: signal.Signals) -> None:
+        self._process.send_signal(how)
+        self._process.wait()
+
+    def _answers_or_died(self) -> bool:
+        if self._process.poll() is not None:
+            raise RuntimeError(
+                f"{self.kind} ended with status {self._process.returncode} instead of starting:\n"
+                f"{self._log.read_text()}"
+            )
         try:
             self._execute("SELECT 1")
         except OperationalError:
@@ -98,63 +149,15 @@ class SqlServer:
 @pytest.fixture(scope="session")
 def mariadb() -> Iterator[SqlServer]:
     """Yield a running MariaDB."""
-    server = SqlServer("mariadb", unused_port())
-    with _folder() as folder:
-        command = [
-            shutil.which("mariadbd", path=f"{os.defpath}:/usr/sbin") or "mariadbd",
-            "--no-defaults",
-            f"--datadir={folder}",
-            f"--socket={folder}/sock",
-            f"--port={server.port}",
-            "--bind-address=127.0.0.1",
-            "--skip-grant-tables",  # without accounts, an empty folder suffices
-            "--innodb-flush-log-at-trx-commit=0",
-            "--innodb-flush-method=nosync",
-            "--skip-sync-frm",
-            *(["--user=root"] if os.geteuid() == 0 else []),
-        ]
-        with _running(command, server, signal.SIGTERM, folder):
-            yield server
+    with own_sql_server("mariadb") as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[SqlServer]:
     """Yield a running PostgreSQL. Under root it runs as the user ``postgres``."""
-    server = SqlServer("postgresql", unused_port())
-    account: dict[str, Any] = (
-        {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
-    )
-    with _folder(account.get("user")) as folder:
-        data = folder / "data"
-        initialize = [
-            _postgres("initdb"),
-            "-D",
-            str(data),
-            "-U",
-            "postgres",
-            "-A",
-            "trust",
-            "-E",
-            "UTF8",
-            "--no-locale",
-            "--no-sync",
-        ]
-        subprocess.run(initialize, check=True, stdout=subprocess.DEVNULL, cwd=folder, **account)
-        command = [
-            _postgres("postgres"),
-            "-D",
-            str(data),
-            "-k",
-            str(folder),
-            "-h",
-            "127.0.0.1",
-            "-p",
-            str(server.port),
-            "-F",
-        ]
-        # SIGINT disconnects clients; SIGTERM would wait for them.
-        with _running(command, server, signal.SIGINT, folder, **account):
-            yield server
+    with own_sql_server("postgresql") as server:
+        yield server
 
 
 @pytest.fixture(scope="session", params=["mariadb", "postgresql"])
@@ -162,6 +165,58 @@ def sql_server(request: pytest.FixtureRequest) -> SqlServer:
     """Return each kind of server in turn."""
     found: SqlServer = request.getfixturevalue(request.param)
     return found
+
+
+@contextmanager
+def own_sql_server(kind: Kind) -> Generator[SqlServer]:
+    """Start a server, yield it, and stop it if it still runs."""
+    is_root = os.geteuid() == 0 and kind == "postgresql"  # which refuses to run as root
+    run_as: dict[str, Any] = (
+        {"user": "postgres", "group": "postgres", "extra_groups": []} if is_root else {}
+    )
+    with data_folder(run_as.get("user")) as folder:
+        if kind == "postgresql":
+            _initialize_postgresql(folder, run_as)
+        server = SqlServer(kind, unused_port(), folder, run_as)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+def _initialize_postgresql(folder: Path, run_as: Mapping[str, Any]) -> None:
+    command = [_postgres("initdb"), "-D", str(folder / "data"), "-U", "postgres", "-A", "trust"]
+    command += ["-E", "UTF8", "--no-locale", "--no-sync"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder, **run_as)
+
+
+def _postgresql_command(folder: Path, port: int) -> list[str]:
+    data = str(folder / "data")
+    command = [_postgres("postgres"), "-D", data, "-k", str(folder), "-h", "127.0.0.1"]
+    return [*command, "-p", str(port), "-F"]
+
+
+def _mariadb_command(folder: Path, port: int) -> list[str]:
+    return [
+        shutil.which("mariadbd", path=f"{os.defpath}:/usr/sbin") or "mariadbd",
+        "--no-defaults",
+        f"--datadir={folder}",
+        f"--socket={folder}/sock",
+        f"--port={port}",
+        "--bind-address=127.0.0.1",
+        "--skip-grant-tables",  # without accounts, an empty folder suffices
+        "--innodb-flush-log-at-trx-commit=2",  # a commit survives a crash of the server alone
+        "--innodb-flush-method=nosync",
+        "--skip-sync-frm",
+        *(["--user=root"] if os.geteuid() == 0 else []),
+    ]
+
+
+_COMMANDS: Final[Mapping[Kind, Callable[[Path, int], list[str]]]] = {
+    "mariadb": _mariadb_command,
+    "postgresql": _postgresql_command,
+}
 
 
 def _postgres(program: str) -> str:
@@ -173,7 +228,7 @@ def _postgres(program: str) -> str:
 
 
 @contextmanager
-def _folder(owner: str | None = None) -> Generator[Path]:
+def data_folder(owner: str | None = None) -> Generator[Path]:
     """Yield a temporary folder, in memory if there is room, for this user and their group.
 
     It is outside of pytest's folder, which other users can't enter. On a disk, creating and
@@ -187,27 +242,3 @@ def _folder(owner: str | None = None) -> Generator[Path]:
         yield Path(folder)
     finally:
         shutil.rmtree(folder)
-
-
-@contextmanager
-def _running(
-    command: list[str], server: SqlServer, end: signal.Signals, folder: Path, **account: Any
-) -> Generator[None]:
-    log = folder / "log"
-    with log.open("w") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file, **account)
-    try:
-        until(partial(_answers_or_died, process, server, log), PATIENCE)
-        yield
-    finally:
-        process.send_signal(end)
-        process.wait()
-
-
-def _answers_or_died(process: "subprocess.Popen[Any]", server: SqlServer, log: Path) -> bool:
-    if process.poll() is not None:
-        raise RuntimeError(
-            f"{server.kind} ended with status {process.returncode} instead of starting:\n"
-            f"{log.read_text()}"
-        )
-    return server.answers()

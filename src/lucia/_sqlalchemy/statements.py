@@ -257,7 +257,8 @@ def set_session(tables: AuthTables, session: SessionRow) -> Steps[None]:
 def set_session_capped(tables: AuthTables, session: SessionRow, limit: int, now: int) -> Steps[int]:
     """Store the session of a new login, and revoke the user's oldest logins beyond the limit.
 
-    One login too many may be left until the next at PostgreSQL's REPEATABLE READ and on SQL Server.
+    At PostgreSQL's REPEATABLE READ and on SQL Server concurrent logins do not see each other: all
+    of them may be left until the next one.
 
     Returns:
         How many sessions were revoked.

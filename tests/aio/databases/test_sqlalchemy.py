@@ -17,11 +17,6 @@ from lucia._testing.racing_calls import AsyncRacingCalls
 from lucia.adapters.sqlalchemy import AsyncSQLAlchemyAdapter, AsyncSQLAlchemyUserAdapter, AuthTables
 from lucia.errors import DuplicateKeyId, DuplicateSessionId, InvalidUserId
 from lucia.models import KeyRow, SessionRow, UserRow
-from lucia.testing import (
-    AsyncRenewingSessionAdapterSuite,
-    AsyncSessionUserAdapterSuite,
-    AsyncUserAdapterSuite,
-)
 from tests.support.databases import AsyncDatabase
 
 NOW = 1_800_000_000_000
@@ -127,55 +122,6 @@ async def run(database: AsyncDatabase, *statements: str) -> None:
 def everything_shown(error: BaseException) -> str:
     """Return all text that a log of the error would contain."""
     return "".join(traceback.format_exception(error)) + str(error) + repr(error)
-
-
-# The conformance suites
-
-PEOPLE = MetaData()
-PEOPLE_TABLES = AuthTables(
-    PEOPLE, user_columns=[Column("name", Text), Column("town", Text)], sessions=True
-)
-
-
-@pytest.fixture(params=["sqlite", "mariadb", "postgresql"])
-async def people(
-    request: pytest.FixtureRequest, tmp_path: Path
-) -> AsyncIterator[AsyncSQLAlchemyAdapter]:
-    """Yield an adapter on an empty database, with its own tables and the system's clock."""
-    server = None if request.param == "sqlite" else request.getfixturevalue(request.param)
-    async with AsyncDatabase(PEOPLE, tmp_path / "people.db", server=server) as engine:
-        yield AsyncSQLAlchemyAdapter(engine, PEOPLE_TABLES)
-
-
-class TestUsers(AsyncUserAdapterSuite):
-    """The adapter as a user adapter."""
-
-    longest_user_id = 255
-
-    @pytest.fixture
-    def adapter(self, people: AsyncSQLAlchemyAdapter) -> AsyncSQLAlchemyAdapter:
-        return people
-
-
-class TestSessions(AsyncRenewingSessionAdapterSuite):
-    """The adapter as a renewing session adapter."""
-
-    longest_user_id = 255
-
-    @pytest.fixture
-    def adapter(self, people: AsyncSQLAlchemyAdapter) -> AsyncSQLAlchemyAdapter:
-        return people
-
-    async def create_user(self, adapter: Any, user_id: str) -> None:
-        await adapter.set_user(user_id, {}, None)
-
-
-class TestSessionUsers(AsyncSessionUserAdapterSuite):
-    """The adapter as one that returns a session together with its user."""
-
-    @pytest.fixture
-    def adapter(self, people: AsyncSQLAlchemyAdapter) -> AsyncSQLAlchemyAdapter:
-        return people
 
 
 # Sources

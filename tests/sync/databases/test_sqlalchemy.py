@@ -18,11 +18,6 @@ from lucia._testing.racing_calls import RacingCalls
 from lucia.adapters.sqlalchemy import SQLAlchemyAdapter, SQLAlchemyUserAdapter, AuthTables
 from lucia.errors import DuplicateKeyId, DuplicateSessionId, InvalidUserId
 from lucia.models import KeyRow, SessionRow, UserRow
-from lucia.testing import (
-    RenewingSessionAdapterSuite,
-    SessionUserAdapterSuite,
-    UserAdapterSuite,
-)
 from tests.support.databases import Database
 
 NOW = 1_800_000_000_000
@@ -128,55 +123,6 @@ def run(database: Database, *statements: str) -> None:
 def everything_shown(error: BaseException) -> str:
     """Return all text that a log of the error would contain."""
     return "".join(traceback.format_exception(error)) + str(error) + repr(error)
-
-
-# The conformance suites
-
-PEOPLE = MetaData()
-PEOPLE_TABLES = AuthTables(
-    PEOPLE, user_columns=[Column("name", Text), Column("town", Text)], sessions=True
-)
-
-
-@pytest.fixture(params=["sqlite", "mariadb", "postgresql"])
-def people(
-    request: pytest.FixtureRequest, tmp_path: Path
-) -> Iterator[SQLAlchemyAdapter]:
-    """Yield an adapter on an empty database, with its own tables and the system's clock."""
-    server = None if request.param == "sqlite" else request.getfixturevalue(request.param)
-    with Database(PEOPLE, tmp_path / "people.db", server=server) as engine:
-        yield SQLAlchemyAdapter(engine, PEOPLE_TABLES)
-
-
-class TestUsers(UserAdapterSuite):
-    """The adapter as a user adapter."""
-
-    longest_user_id = 255
-
-    @pytest.fixture
-    def adapter(self, people: SQLAlchemyAdapter) -> SQLAlchemyAdapter:
-        return people
-
-
-class TestSessions(RenewingSessionAdapterSuite):
-    """The adapter as a renewing session adapter."""
-
-    longest_user_id = 255
-
-    @pytest.fixture
-    def adapter(self, people: SQLAlchemyAdapter) -> SQLAlchemyAdapter:
-        return people
-
-    def create_user(self, adapter: Any, user_id: str) -> None:
-        adapter.set_user(user_id, {}, None)
-
-
-class TestSessionUsers(SessionUserAdapterSuite):
-    """The adapter as one that returns a session together with its user."""
-
-    @pytest.fixture
-    def adapter(self, people: SQLAlchemyAdapter) -> SQLAlchemyAdapter:
-        return people
 
 
 # Sources
