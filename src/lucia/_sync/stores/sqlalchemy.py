@@ -55,10 +55,11 @@ class SQLAlchemyUserAdapter:
     back because of another one, such as by a deadlock.
 
     With the caller's own session or connection, also that of :meth:`in_transaction`, everything
-    happens in the caller's transaction: pending objects are flushed first, nothing is committed, and a refused write is rolled back to a SAVEPOINT, so
-    that the transaction stays usable. After a deadlock MySQL and MariaDB have rolled back all of
-    it: call ``rollback()``, since a ``commit()`` would succeed and store nothing from before.
-    Objects that the session has loaded before keep their values: refresh them where that matters.
+    happens in the caller's transaction: pending objects are flushed first, nothing is committed,
+    and a refused write is rolled back to a SAVEPOINT, so that the transaction stays usable. After a
+    deadlock MySQL and MariaDB have rolled back all of it: call ``rollback()``, since a ``commit()``
+    would succeed and store nothing from before. Objects that the session has loaded before keep
+    their values: refresh them where that matters.
 
     For the tables see :class:`~lucia.adapters.sqlalchemy.AuthTables`. If the application has a user
     table of its own, that is used in place of ``auth_user``.
