@@ -479,7 +479,7 @@ def test_second_sign_up_with_an_assigned_id() -> None:
 
 def test_an_auth_that_makes_other_ids() -> None:
     """If ``Auth`` makes ids that the primary key can't hold, the error says what to change."""
-    columns = {
+    columns: dict[str, Column[Any]] = {
         "holds int: give Auth user_id=int": Column("no", Integer, primary_key=True),
         "holds other text": Column("id", Uuid(as_uuid=False), primary_key=True),
     }
