@@ -102,7 +102,12 @@ def set_user(
     tables: AuthTables, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None
 ) -> Steps[UserRow]:
     if not tables.user_ids.accepts(user_id):
-        raise InvalidUserId("no user can have this id: the user table's primary key can't hold it")
+        name = tables.user_ids.ids.python_type.__name__
+        held = "other text" if name == "str" else f"{name}: give Auth user_id={name}"
+        raise InvalidUserId(
+            f"no user can have this id: the primary key of user table {tables.user.name!r} holds "
+            f"{held}"
+        )
     stored_id = literal(user_id, tables.user_ids)
     yield insert(tables.user).values(
         {tables.user_id: stored_id, **tables.attribute_values(attributes)}

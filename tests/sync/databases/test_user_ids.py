@@ -30,8 +30,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import IntegrityError
 
+from lucia import Auth
 from lucia._rules.user_ids import UserIdType
 from lucia._testing.racing_calls import RacingCalls
+from lucia.adapters.memory import MemoryAdapter
 from lucia.adapters.sqlalchemy import SQLAlchemyAdapter, SQLAlchemyUserAdapter, AuthTables
 from lucia.errors import DuplicateKeyId, InvalidUserId
 from lucia.models import KeyRow, SessionRow, UserRow
@@ -473,6 +475,21 @@ def test_second_sign_up_with_an_assigned_id() -> None:
         for make_key in (None, partial(key, key_id="email:other")):
             with pytest.raises(IntegrityError):
                 adapter.add_user({"mail": "anna@example.com"}, make_key)
+
+
+def test_an_auth_that_makes_other_ids() -> None:
+    """If ``Auth`` makes ids that the primary key can't hold, the error says what to change."""
+    columns: dict[str, Column[Any]] = {
+        "holds int: give Auth user_id=int": Column("no", Integer, primary_key=True),
+        "holds other text": Column("id", Uuid(as_uuid=False), primary_key=True),
+    }
+    for message, column in columns.items():
+        tables = tables_with(column)
+        with Database(tables.user.metadata) as engine:
+            users = SQLAlchemyUserAdapter(engine, tables)
+            auth = Auth(users=users, sessions=MemoryAdapter(), env="DEV")
+            with pytest.raises(InvalidUserId, match=f"'people' {message}"):
+                auth.create_user(primary_key=None)
 
 
 def test_zero_in_mariadb(mariadb: SqlServer) -> None:

@@ -53,11 +53,12 @@ class AsyncSQLAlchemyUserAdapter:
     connection is held between calls. It is repeated, ten times at most, if the database rolls it
     back because of another one, such as by a deadlock.
 
-    With the caller's own session everything happens in the caller's transaction: pending objects
-    are flushed first, nothing is committed, and a refused write is rolled back to a SAVEPOINT, so
-    that the transaction stays usable. After a deadlock MySQL and MariaDB have rolled back all of
-    it: call ``rollback()``, since a ``commit()`` would succeed and store nothing from before.
-    Objects that the session has loaded before keep their values: refresh them where that matters.
+    With the caller's own session or connection, also that of :meth:`in_transaction`, everything
+    happens in the caller's transaction: pending objects are flushed first, nothing is committed,
+    and a refused write is rolled back to a SAVEPOINT, so that the transaction stays usable. After a
+    deadlock MySQL and MariaDB have rolled back all of it: call ``rollback()``, since a ``commit()``
+    would succeed and store nothing from before. Objects that the session has loaded before keep
+    their values: refresh them where that matters.
 
     For the tables see :class:`~lucia.adapters.sqlalchemy.AuthTables`. If the application has a user
     table of its own, that is used in place of ``auth_user``.
@@ -68,6 +69,7 @@ class AsyncSQLAlchemyUserAdapter:
     ``get_user``               ``SELECT id, … FROM auth_user WHERE id = :id``
     ``set_user``               ``INSERT INTO auth_user (id, …) VALUES (:id, …)``; with a key
                                ``INSERT INTO auth_key (…) VALUES (…)``; then see ``get_user``
+    ``add_user``               the same without ``id``, which the database or a default assigns
     ``delete_user``            ``DELETE FROM auth_key WHERE user_id = :id``; with ``auth_session``
                                the same for that; ``DELETE FROM auth_user WHERE id = :id``
     ``update_user_attributes`` ``UPDATE auth_user SET … WHERE id = :id``; then see ``get_user``
@@ -82,8 +84,11 @@ class AsyncSQLAlchemyUserAdapter:
     ``delete_keys_by_user_id`` ``DELETE FROM auth_key WHERE user_id = :user_id``
     ========================== =====================================================================
 
-    On MySQL and MariaDB each comparison with an id or a hash also compares the bytes, since a
-    column's collation may ignore case, accents and trailing spaces.
+    On MySQL and MariaDB each comparison with a text, such as an id or a hash, also compares the
+    bytes, since a column's collation may ignore case, accents and trailing spaces.
+
+    User ids are text here, whatever the primary key holds. Text that it can't hold is the id of no
+    user: it is sent as NULL.
 
     When the database refuses an INSERT, one or two SELECTs find out whether an id is taken (with
     ``FOR UPDATE``), or whether the user is missing. Every other error of the database is raised
@@ -97,7 +102,8 @@ class AsyncSQLAlchemyUserAdapter:
     database in memory has one connection, which concurrent calls must not share.
 
     Args:
-        source: an engine, a sessionmaker, or the caller's own session. It is never closed here.
+        source: an engine, a sessionmaker, or the caller's own session or connection. It is never
+            closed here.
         tables: the tables, made in the application's metadata.
 
     Raises:
