@@ -25,6 +25,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_colu
 from sqlalchemy.types import UserDefinedType
 
 from lucia._sqlalchemy import statements as steps
+from lucia._sqlalchemy.at_rest import PlainIds
 from lucia._sqlalchemy.statements import Steps
 from lucia._sqlalchemy.tables import (
     AuthTables,
@@ -272,9 +273,9 @@ def test_statements_are_portable(tables: AuthTables, dialect: str) -> None:
         steps.update_key_password(tables, "email:a", "new", UNSET),
         steps.delete_non_primary_key(tables, ["email:a"]),
         steps.set_session(tables, SESSION),
-        steps.get_session_and_user(tables, "s1"),
-        steps.renew_session(tables, "s0", SESSION, 0, 5),
-        steps.delete_other_sessions(tables, "u1", "s1", 5),
+        steps.get_session_and_user(tables, PlainIds(), "s1"),
+        steps.renew_session(tables, PlainIds(), "s0", SESSION, 0, 5),
+        steps.delete_other_sessions(tables, "u1", ["s1"], 5),
         steps.set_session_capped(tables, SESSION, 3, 5),
     ]
     first = [
@@ -311,8 +312,8 @@ def test_writes_begin_with_a_write(tables: AuthTables) -> None:
         steps.delete_non_primary_key(tables, ["email:a"]),
         steps.delete_sessions(tables, ["s1"], 5),
         steps.delete_sessions_by_user_id(tables, "u1"),
-        steps.delete_other_sessions(tables, "u1", "s1", 5),
-        steps.renew_session(tables, "s0", SESSION, 0, 5),
+        steps.delete_other_sessions(tables, "u1", ["s1"], 5),
+        steps.renew_session(tables, PlainIds(), "s0", SESSION, 0, 5),
         steps.set_session_capped(tables, SESSION, 3, 5),
     ]
     verbs = {statements(operation, [nothing()])[0][0].split()[0] for operation in operations}
@@ -368,7 +369,7 @@ def test_keeping_one_looks_again(tables: AuthTables) -> None:
         StatementResult((), 1),
         nothing(),
     ]
-    sent, result = statements(steps.delete_other_sessions(tables, "u1", "s1", 5), answers)
+    sent, result = statements(steps.delete_other_sessions(tables, "u1", ["s1"], 5), answers)
     assert [text.split()[0] for text in sent] == ["UPDATE", "DELETE", "SELECT", "DELETE", "SELECT"]
     assert result == (True, 1)
 

@@ -112,7 +112,9 @@ class AuthTables:
 
     A row of ``auth_session`` with a ``successor`` is a used session: ``successor`` is the id that
     it was renewed to, ``active_expires`` the end of the grace (0 without one), ``idle_expires`` the
-    time from which on the row may be deleted.
+    time from which on the row may be deleted. ``attributes`` are then empty. With ``id_keys``,
+    ``id`` and ``successor`` are hashes, and ``attributes`` of a used session has a member
+    ``sealed``: the successor's id, encrypted for those who have the used id.
 
     Once this object is made, ``metadata.create_all()`` creates the tables and Alembic finds them.
 
@@ -350,6 +352,8 @@ def equals(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
 
 def is_one_of(column: ColumnElement[Any], texts: Sequence[str]) -> ColumnElement[bool]:
     """Return the condition that a column holds exactly one of these texts, by any collation."""
+    if len(texts) == 1:
+        return equals(column, texts[0])
     values = bindparam(None, list(texts), type_=column.type, expanding=True, unique=True)
     return _Exactly(column.in_(texts), _utf8(column).in_(values))
 

@@ -10,8 +10,10 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 
 from lucia._compat.pause import AsyncPause
 from lucia._logs import revoked
+from lucia._rules.id_hashes import RawIds
 from lucia._rules.sessions import Clock, system_clock
 from lucia._sqlalchemy import statements as steps
+from lucia._sqlalchemy.at_rest import ids_to_delete, stored_ids
 from lucia._sqlalchemy.statements import Steps
 from lucia._sqlalchemy.tables import (
     MAX_ATTEMPTS,
@@ -275,24 +277,40 @@ class AsyncSQLAlchemyAdapter(AsyncSQLAlchemyUserAdapter):
 
     Args:
         source, tables: see the user adapter; the tables are made with ``sessions=True``.
+        id_keys: with these, hashes of ids under the first key are stored, 64 hex digits; those
+            under the other keys are read too. ``get_sessions_by_user_id`` then returns hashes,
+            which ``delete_session`` accepts. The names of failed logins are hashed with the first
+            one.
+        raw_ids: with ``id_keys``, whether sessions that are stored under their ids as they are can
+            still be used: ``read`` yes, ``refuse`` no; ``write`` also stores new ones so.
         clock: returns the time in milliseconds since the epoch.
 
     Raises:
-        ValueError: the tables were made without ``sessions=True``.
+        TypeError: ``id_keys`` is not a sequence of ``bytes``.
+        ValueError: the tables were made without ``sessions=True``, or a key has fewer than 32
+            bytes.
+        ImportError: there are ``id_keys``, and cryptography is not installed.
     """
 
     keeps_attributes: bool = True
     expires_records: bool = False
 
     def __init__(
-        self, source: AsyncSource, tables: AuthTables, *, clock: Clock = system_clock
+        self,
+        source: AsyncSource,
+        tables: AuthTables,
+        *,
+        id_keys: Sequence[bytes] = (),
+        raw_ids: RawIds = "read",
+        clock: Clock = system_clock,
     ) -> None:
         super().__init__(source, tables)
         check_sessions(tables)
+        self._ids = stored_ids(id_keys, raw_ids)
         self._clock = clock
 
     async def get_session(self, session_id: str, /) -> SessionRow | None:
-        return await self._read(lambda: steps.get_session(self._tables, session_id))
+        return await self._read(lambda: steps.get_session(self._tables, self._ids, session_id))
 
     async def get_sessions_by_user_id(self, user_id: str, /) -> Sequence[SessionRow]:
         return await self._read(lambda: steps.get_sessions_by_user_id(self._tables, user_id))
@@ -300,25 +318,30 @@ class AsyncSQLAlchemyAdapter(AsyncSQLAlchemyUserAdapter):
     async def get_session_and_user_by_session_id(
         self, session_id: str, /
     ) -> tuple[SessionRow, UserRow] | None:
-        return await self._read(lambda: steps.get_session_and_user(self._tables, session_id))
+        return await self._read(
+            lambda: steps.get_session_and_user(self._tables, self._ids, session_id)
+        )
 
     async def set_session(self, session: SessionRow, /) -> None:
+        row = self._ids.to_stored(session)
         await self._write(
-            lambda: steps.set_session(self._tables, session),
-            lambda: steps.why_refused(self._tables, session_id=session.id, user_id=session.user_id),
+            lambda: steps.set_session(self._tables, row),
+            lambda: steps.why_refused(self._tables, session_id=row.id, user_id=row.user_id),
         )
 
     async def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+        row = self._ids.to_stored(session)
         count = await self._write(
-            lambda: steps.set_session_capped(self._tables, session, limit, self._clock()),
-            lambda: steps.why_refused(self._tables, session_id=session.id, user_id=session.user_id),
+            lambda: steps.set_session_capped(self._tables, row, limit, self._clock()),
+            lambda: steps.why_refused(self._tables, session_id=row.id, user_id=row.user_id),
         )
         revoked(count)
         return session
 
     async def delete_session(self, /, *session_ids: str) -> None:
+        stored = ids_to_delete(self._ids, session_ids)
         count = await self._write(
-            lambda: steps.delete_sessions(self._tables, session_ids, self._clock()),
+            lambda: steps.delete_sessions(self._tables, stored, self._clock()),
         )
         revoked(count)
 
@@ -329,18 +352,21 @@ class AsyncSQLAlchemyAdapter(AsyncSQLAlchemyUserAdapter):
         self, session_id: str, successor: SessionRow, /, *, grace: int
     ) -> SessionRow | None:
         return await self._write(
-            lambda: steps.renew_session(self._tables, session_id, successor, grace, self._clock()),
-            lambda: steps.why_refused(self._tables, session_id=successor.id),
+            lambda: steps.renew_session(
+                self._tables, self._ids, session_id, successor, grace, self._clock()
+            ),
+            lambda: steps.why_refused(self._tables, session_id=self._ids.stored(successor.id)),
         )
 
     async def get_successor(self, session_id: str, /) -> SessionRow | None:
         return await self._read(
-            lambda: steps.get_successor(self._tables, session_id, self._clock()),
+            lambda: steps.get_successor(self._tables, self._ids, session_id, self._clock()),
         )
 
     async def delete_other_sessions(self, user_id: str, keep: str, /) -> bool:
+        kept = self._ids.candidates(keep)
         is_kept, count = await self._write(
-            lambda: steps.delete_other_sessions(self._tables, user_id, keep, self._clock()),
+            lambda: steps.delete_other_sessions(self._tables, user_id, kept, self._clock()),
         )
         revoked(count)
         return is_kept
