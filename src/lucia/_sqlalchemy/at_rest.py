@@ -6,7 +6,7 @@ session keeps that id sealed, in place of the session's attributes.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 from sqlalchemy import Row
 
@@ -116,7 +116,12 @@ def successor_of(ids: StoredIds, used_id: str, row: Row[Any]) -> str | None:
 
     None, and a line in the log, if it is sealed and can't be opened.
     """
-    sealed = row.attributes.get(_SEALED) if isinstance(row.attributes, Mapping) else None
+    attributes: object = row.attributes
+    sealed = (
+        cast(Mapping[str, Any], attributes).get(_SEALED)
+        if isinstance(attributes, Mapping)
+        else None
+    )
     used = _UsedSession(row.id, row.successor, sealed if isinstance(sealed, str) else None)
     successor = ids.successor(used_id, used)
     if successor is None and used.sealed is not None:

@@ -165,7 +165,7 @@ def update_key_password(
 
 def delete_non_primary_key(tables: AuthTables, key_ids: Sequence[str]) -> Steps[int]:
     count = 0
-    for block in _blocks(key_ids):
+    for block in blocks(key_ids):
         count += (
             yield delete(tables.key).where(
                 is_one_of(tables.key.c.id, block), not_(tables.key.c.primary_key)
@@ -324,7 +324,7 @@ def _follow_chain(
 def delete_sessions(tables: AuthTables, session_ids: Sequence[str], now: int) -> Steps[int]:
     """Revoke sessions and what they were renewed to; return how many were revoked."""
     count = 0
-    for block in _blocks(session_ids):
+    for block in blocks(session_ids):
         count += yield from _delete_chains(check_sessions(tables), block, now)
     return count
 
@@ -438,7 +438,7 @@ def _delete_expired_used_rows(sessions: Table, user_id: str, now: int) -> Steps[
     # Read first, without a lock: in MySQL and MariaDB a DELETE by the user's id would lock all rows
     # of the user, and any two renewals of one user would be a deadlock.
     found = (yield select(sessions.c.id).where(expired)).rows
-    for block in _blocks([row.id for row in found]):
+    for block in blocks([row.id for row in found]):
         yield delete(sessions).where(is_one_of(sessions.c.id, block))
 
 
@@ -488,7 +488,7 @@ def _insert_for_user(tables: AuthTables, table: Table, values: Mapping[str, Any]
     )
 
 
-def _blocks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+def blocks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
     """Return the ids, each once, in blocks that fit into one statement."""
     unique = list(dict.fromkeys(ids))
     return (

@@ -26,6 +26,7 @@ from sqlalchemy import (
     Row,
     String,
     Table,
+    Text,
     bindparam,
     inspect,
     literal,
@@ -59,6 +60,7 @@ __all__ = [
     "StatementResult",
     "check_sessions",
     "check_source",
+    "check_throttle",
     "equals",
     "hide_parameters",
     "is_one_of",
@@ -99,22 +101,27 @@ a lost connection, after which nobody knows whether the transaction was committe
 class AuthTables:
     """The tables for users, keys and (on request) sessions, in the application's metadata.
 
-    ================ ===============================================================================
-    table            columns
-    ================ ===============================================================================
-    ``auth_user``    ``id`` and ``user_columns``; or the application's own table instead
-    ``auth_key``     ``id``, ``user_id`` (references the user), ``hashed_password`` (nullable),
-                     ``primary_key``, ``expires`` (nullable, milliseconds since the epoch)
-    ``auth_session`` ``id``, ``user_id`` (references the user), ``active_expires`` and
-                     ``idle_expires`` (milliseconds since the epoch), ``attributes`` (JSON),
-                     ``successor`` (nullable)
-    ================ ===============================================================================
+    ================= ==============================================================================
+    table             columns
+    ================= ==============================================================================
+    ``auth_user``     ``id`` and ``user_columns``; or the application's own table instead
+    ``auth_key``      ``id``, ``user_id`` (references the user), ``hashed_password`` (nullable),
+                      ``primary_key``, ``expires`` (nullable, milliseconds since the epoch)
+    ``auth_session``  ``id``, ``user_id`` (references the user), ``active_expires`` and
+                      ``idle_expires`` (milliseconds since the epoch), ``attributes`` (JSON),
+                      ``successor`` (nullable)
+    ``auth_throttle`` ``name``, ``failures``, ``expires`` (milliseconds since the epoch): failed
+                      logins by key and by address; made with ``auth_session``
+    ================= ==============================================================================
 
     A row of ``auth_session`` with a ``successor`` is a used session: ``successor`` is the id that
     it was renewed to, ``active_expires`` the end of the grace (0 without one), ``idle_expires`` the
     time from which on the row may be deleted. ``attributes`` are then empty. With ``id_keys``,
     ``id`` and ``successor`` are hashes, and ``attributes`` of a used session has a member
     ``sealed``: the successor's id, encrypted for those who have the used id.
+
+    ``name`` is a hash of what it stands for, ``failures`` has the time and a random word of each
+    failure, separated by spaces.
 
     Once this object is made, ``metadata.create_all()`` creates the tables and Alembic finds them.
 
@@ -124,8 +131,9 @@ class AuthTables:
             primary key, one column of text, is the user's id. Every other column is an attribute,
             named as in the class or by its key in the table.
         user_columns: the attribute columns of the ``auth_user`` that is made without ``user``.
-        sessions: whether to make ``auth_session``; not needed if sessions are in Redis.
-        user_table, key_table, session_table: the names of the tables that are made.
+        sessions: whether to make ``auth_session`` and ``auth_throttle``; not needed if sessions are
+            in Redis.
+        user_table, key_table, session_table, throttle_table: the names of the tables that are made.
 
     Raises:
         TypeError: ``user`` is neither, or its primary key is no text.
@@ -144,6 +152,7 @@ class AuthTables:
         user_table: str = "auth_user",
         key_table: str = "auth_key",
         session_table: str = "auth_session",
+        throttle_table: str = "auth_throttle",
     ) -> None:
         columns = tuple(user_columns)
         if user is not None and columns:
@@ -162,6 +171,7 @@ class AuthTables:
         self.session: Final = (
             _make_session_table(metadata, session_table, found.id) if sessions else None
         )
+        self.throttle: Final = _make_throttle_table(metadata, throttle_table) if sessions else None
 
     def attribute_values(self, attributes: Mapping[str, Any]) -> dict[Column[Any], Any]:
         """Return the attributes' values by their columns.
@@ -199,6 +209,19 @@ def check_sessions(tables: AuthTables) -> Table:
             "these tables hold no sessions: make them with AuthTables(..., sessions=True)"
         )
     return tables.session
+
+
+def check_throttle(tables: AuthTables) -> Table:
+    """Return the table of failed logins.
+
+    Raises:
+        ValueError: the tables were made without it.
+    """
+    if tables.throttle is None:
+        raise ValueError(
+            "these tables count no failed logins: make them with AuthTables(..., sessions=True)"
+        )
+    return tables.throttle
 
 
 class _UserColumns(NamedTuple):
@@ -301,6 +324,7 @@ def _make_key_table(metadata: MetaData, name: str, user_id: Column[Any]) -> Tabl
         Column("hashed_password", _exact_text()),
         Column("primary_key", Boolean, nullable=False),
         Column("expires", BigInteger),
+        Index(f"ix_{name}_expires", "expires"),
     )
     return Table(
         name, metadata, *_owned_by(user_id, name), *columns, **_character_set(user_id.table)
@@ -316,7 +340,20 @@ def _make_session_table(metadata: MetaData, name: str, user_id: Column[Any]) -> 
         Column("idle_expires", BigInteger, nullable=False),
         Column("attributes", JSON, nullable=False),
         Column("successor", _exact_text()),
+        Index(f"ix_{name}_idle_expires", "idle_expires"),
         **_character_set(user_id.table),
+    )
+
+
+def _make_throttle_table(metadata: MetaData, name: str) -> Table:
+    return Table(
+        name,
+        metadata,
+        Column("name", _exact_text()),
+        Column("failures", Text, nullable=False),
+        Column("expires", BigInteger, nullable=False),
+        PrimaryKeyConstraint("name", name=f"pk_{name}"),
+        Index(f"ix_{name}_expires", "expires"),
     )
 
 

@@ -3,46 +3,31 @@
 The operations are in :mod:`lucia._sqlalchemy.statements`; here they are run.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from functools import partial
+from typing import Any
 
-from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
-
-from lucia._compat.pause import AsyncPause
+from lucia._async.stores.sql_throttling import AsyncSQLAlchemyThrottleStore
+from lucia._async.stores.sql_transactions import AsyncSource, AsyncTransactions
 from lucia._logs import revoked
 from lucia._rules.id_hashes import RawIds
 from lucia._rules.sessions import Clock, system_clock
 from lucia._sqlalchemy import statements as steps
 from lucia._sqlalchemy.at_rest import ids_to_delete, stored_ids
-from lucia._sqlalchemy.statements import Steps
-from lucia._sqlalchemy.tables import (
-    MAX_ATTEMPTS,
-    AsyncConnection,
-    AsyncEngine,
-    AsyncSession,
-    AsyncSessionMaker,
-    AuthTables,
-    check_sessions,
-    check_source,
-    hide_parameters,
-    owns_transactions,
-    result_of,
-    retry_pause,
-    was_rolled_back,
+from lucia._sqlalchemy.cleanup import (
+    DeletedRows,
+    Expired,
+    ExpiringRows,
+    delete_rows,
+    find_expired,
+    kinds_of,
 )
-from lucia.errors import LuciaError
+from lucia._sqlalchemy.tables import AuthTables, check_sessions
 from lucia.models import UNSET, KeyRow, SessionRow, Unset, UserRow
 
-T = TypeVar("T")
 
-OperationFactory = Callable[[], Steps[T]]
-"""Returns a new generator of an operation for each attempt, since a generator runs once."""
-
-AsyncSource = AsyncEngine | AsyncSessionMaker[Any] | AsyncSession
-"""Where an adapter gets its transactions from."""
-
-
-class AsyncSQLAlchemyUserAdapter:
+class AsyncSQLAlchemyUserAdapter(AsyncTransactions):
     """Users and keys in a database.
 
     With an engine or a sessionmaker each call is a short transaction of its own, so that no
@@ -95,15 +80,17 @@ class AsyncSQLAlchemyUserAdapter:
     Args:
         source: an engine, a sessionmaker, or the caller's own session. It is never closed here.
         tables: the tables, made in the application's metadata.
+        clock: returns the time in milliseconds since the epoch.
 
     Raises:
         TypeError: the source is none of these.
     """
 
-    def __init__(self, source: AsyncSource, tables: AuthTables) -> None:
-        check_source(self, source, AsyncEngine, AsyncSessionMaker, AsyncSession)
-        self._source = source
-        self._tables = tables
+    def __init__(
+        self, source: AsyncSource, tables: AuthTables, *, clock: Clock = system_clock
+    ) -> None:
+        super().__init__(source, tables)
+        self._clock = clock
 
     async def get_user(self, user_id: str, /) -> UserRow | None:
         return await self._read(lambda: steps.get_user(self._tables, user_id))
@@ -153,86 +140,43 @@ class AsyncSQLAlchemyUserAdapter:
     async def delete_keys_by_user_id(self, user_id: str, /) -> None:
         await self._write(lambda: steps.delete_keys_by_user_id(self._tables, user_id))
 
-    async def _read(self, operation: OperationFactory[T]) -> T:
-        await self._flush()
-        return await self._transact(operation, atomic=False)
+    async def delete_expired(
+        self, *, expired_for: timedelta = timedelta(days=1), batch: int = 1_000
+    ) -> DeletedRows:
+        """Delete single-use keys, sessions and counts of failed logins that have expired.
 
-    async def _write(
-        self,
-        operation: OperationFactory[T],
-        refused: OperationFactory[LuciaError | None] | None = None,
-    ) -> T:
-        """Run an operation completely or not at all.
+        It is safe while the application runs, and in several processes at once. Each batch is
+        found by an index, and deleted in a transaction of its own.
 
         Args:
-            operation: writes.
-            refused: finds out which of our errors a violated constraint stands for; it runs after
-                the rollback.
+            expired_for: how long ago they must have expired, by this machine's clock. Until it is
+                deleted, using an expired key raises ``ExpiredKey``, and later ``InvalidKeyId``.
+            batch: how many rows a transaction deletes, at least 1.
+
+        Returns:
+            How many rows were deleted.
+
+        Raises:
+            TypeError: ``expired_for`` is not a ``timedelta``, or ``batch`` is not an ``int``.
+            ValueError: one of them is negative, or ``batch`` is 0.
         """
-        await self._flush()
-        try:
-            return await self._transact(operation, atomic=True)
-        except IntegrityError as error:
-            failure = error
-        # Not in the handler: there the database's error, which may quote ids, would become the
-        # context of ours.
-        reason = None if refused is None else await self._read(refused)
-        raise reason or failure
+        expired = Expired(self._clock, expired_for, batch)
+        return DeletedRows(
+            **{
+                kind: await self._delete_expired(rows, expired)
+                for kind, rows in kinds_of(self._tables).items()
+            }
+        )
 
-    async def _flush(self) -> None:
-        """Flush the caller's session, so that an error in what is pending there is the caller's."""
-        if isinstance(self._source, AsyncSession):
-            await self._source.flush()
-
-    async def _transact(self, operation: OperationFactory[T], *, atomic: bool) -> T:
-        try:
-            if not isinstance(self._source, AsyncSession):
-                return await self._run_in_transactions(self._source, operation)
-            run = self._run_in_savepoint if atomic else _run
-            return await run(self._source, operation())
-        except StatementError as error:
-            hide_parameters(error)
-            raise
-
-    async def _run_in_transactions(
-        self,
-        source: AsyncEngine | AsyncSessionMaker[Any],
-        operation: OperationFactory[T],
-    ) -> T:
-        """Run the operation in a transaction; in another one if the database rolled that back."""
-        attempt = 1
+    async def _delete_expired(self, rows: ExpiringRows, expired: Expired) -> int:
+        count = 0
         while True:
-            try:
-                # A new operation each time, which reads everything again.
-                async with source.begin() as transaction:
-                    return await _run(transaction, operation())
-            except DBAPIError as error:
-                if attempt == MAX_ATTEMPTS or not was_rolled_back(error):
-                    raise
-                if not owns_transactions(source, self._tables):
-                    raise
-            await AsyncPause.seconds(retry_pause(attempt))
-            attempt += 1
-
-    async def _run_in_savepoint(self, session: AsyncSession, operation: Steps[T]) -> T:
-        """Run the operation so that a failure undoes it alone."""
-        for statement in steps.before_savepoint(
-            self._tables, session.get_bind(clause=self._tables.key).dialect.name
-        ):
-            await session.execute(statement)
-        failure: DBAPIError | None = None
-        try:
-            async with session.begin_nested():
-                try:
-                    return await _run(session, operation)
-                except DBAPIError as error:
-                    failure = error
-                    raise
-        except DBAPIError as error:
-            # After a deadlock MySQL and MariaDB have no savepoint to go back to. The first error is
-            # the one to raise: by the deadlock's the caller knows that all may be repeated.
-            failure = failure or error
-        raise failure
+            # Found in a transaction of its own: SQLite refuses one that reads, waits and then
+            # writes.
+            found = await self._read(lambda: find_expired(rows, expired))
+            count += await self._write(partial(delete_rows, rows, found, expired))
+            if len(found) < expired.batch:
+                return count
 
 
 class AsyncSQLAlchemyAdapter(AsyncSQLAlchemyUserAdapter):
@@ -304,10 +248,9 @@ class AsyncSQLAlchemyAdapter(AsyncSQLAlchemyUserAdapter):
         raw_ids: RawIds = "read",
         clock: Clock = system_clock,
     ) -> None:
-        super().__init__(source, tables)
+        super().__init__(source, tables, clock=clock)
         check_sessions(tables)
         self._ids = stored_ids(id_keys, raw_ids)
-        self._clock = clock
 
     async def get_session(self, session_id: str, /) -> SessionRow | None:
         return await self._read(lambda: steps.get_session(self._tables, self._ids, session_id))
@@ -371,13 +314,6 @@ class AsyncSQLAlchemyAdapter(AsyncSQLAlchemyUserAdapter):
         revoked(count)
         return is_kept
 
-
-async def _run(transaction: AsyncConnection | AsyncSession, operation: Steps[T]) -> T:
-    """Execute the statements that the operation yields, until it returns."""
-    try:
-        statement = next(operation)
-        while True:
-            statement = operation.send(result_of(await transaction.execute(statement)))
-    except StopIteration as end:
-        result: T = end.value
-        return result
+    def throttle_store(self) -> AsyncSQLAlchemyThrottleStore:
+        """Return where ``Auth`` counts failed logins: in the same database."""
+        return AsyncSQLAlchemyThrottleStore(self._source, self._tables, self._ids, self._clock)

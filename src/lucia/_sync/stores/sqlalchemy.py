@@ -4,46 +4,31 @@
 The operations are in :mod:`lucia._sqlalchemy.statements`; here they are run.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from functools import partial
+from typing import Any
 
-from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
-
-from lucia._compat.pause import Pause
+from lucia._sync.stores.sql_throttling import SQLAlchemyThrottleStore
+from lucia._sync.stores.sql_transactions import Source, Transactions
 from lucia._logs import revoked
 from lucia._rules.id_hashes import RawIds
 from lucia._rules.sessions import Clock, system_clock
 from lucia._sqlalchemy import statements as steps
 from lucia._sqlalchemy.at_rest import ids_to_delete, stored_ids
-from lucia._sqlalchemy.statements import Steps
-from lucia._sqlalchemy.tables import (
-    MAX_ATTEMPTS,
-    Connection,
-    Engine,
-    Session,
-    SessionMaker,
-    AuthTables,
-    check_sessions,
-    check_source,
-    hide_parameters,
-    owns_transactions,
-    result_of,
-    retry_pause,
-    was_rolled_back,
+from lucia._sqlalchemy.cleanup import (
+    DeletedRows,
+    Expired,
+    ExpiringRows,
+    delete_rows,
+    find_expired,
+    kinds_of,
 )
-from lucia.errors import LuciaError
+from lucia._sqlalchemy.tables import AuthTables, check_sessions
 from lucia.models import UNSET, KeyRow, SessionRow, Unset, UserRow
 
-T = TypeVar("T")
 
-OperationFactory = Callable[[], Steps[T]]
-"""Returns a new generator of an operation for each attempt, since a generator runs once."""
-
-Source = Engine | SessionMaker[Any] | Session
-"""Where an adapter gets its transactions from."""
-
-
-class SQLAlchemyUserAdapter:
+class SQLAlchemyUserAdapter(Transactions):
     """Users and keys in a database.
 
     With an engine or a sessionmaker each call is a short transaction of its own, so that no
@@ -96,15 +81,17 @@ class SQLAlchemyUserAdapter:
     Args:
         source: an engine, a sessionmaker, or the caller's own session. It is never closed here.
         tables: the tables, made in the application's metadata.
+        clock: returns the time in milliseconds since the epoch.
 
     Raises:
         TypeError: the source is none of these.
     """
 
-    def __init__(self, source: Source, tables: AuthTables) -> None:
-        check_source(self, source, Engine, SessionMaker, Session)
-        self._source = source
-        self._tables = tables
+    def __init__(
+        self, source: Source, tables: AuthTables, *, clock: Clock = system_clock
+    ) -> None:
+        super().__init__(source, tables)
+        self._clock = clock
 
     def get_user(self, user_id: str, /) -> UserRow | None:
         return self._read(lambda: steps.get_user(self._tables, user_id))
@@ -154,86 +141,43 @@ class SQLAlchemyUserAdapter:
     def delete_keys_by_user_id(self, user_id: str, /) -> None:
         self._write(lambda: steps.delete_keys_by_user_id(self._tables, user_id))
 
-    def _read(self, operation: OperationFactory[T]) -> T:
-        self._flush()
-        return self._transact(operation, atomic=False)
+    def delete_expired(
+        self, *, expired_for: timedelta = timedelta(days=1), batch: int = 1_000
+    ) -> DeletedRows:
+        """Delete single-use keys, sessions and counts of failed logins that have expired.
 
-    def _write(
-        self,
-        operation: OperationFactory[T],
-        refused: OperationFactory[LuciaError | None] | None = None,
-    ) -> T:
-        """Run an operation completely or not at all.
+        It is safe while the application runs, and in several processes at once. Each batch is
+        found by an index, and deleted in a transaction of its own.
 
         Args:
-            operation: writes.
-            refused: finds out which of our errors a violated constraint stands for; it runs after
-                the rollback.
+            expired_for: how long ago they must have expired, by this machine's clock. Until it is
+                deleted, using an expired key raises ``ExpiredKey``, and later ``InvalidKeyId``.
+            batch: how many rows a transaction deletes, at least 1.
+
+        Returns:
+            How many rows were deleted.
+
+        Raises:
+            TypeError: ``expired_for`` is not a ``timedelta``, or ``batch`` is not an ``int``.
+            ValueError: one of them is negative, or ``batch`` is 0.
         """
-        self._flush()
-        try:
-            return self._transact(operation, atomic=True)
-        except IntegrityError as error:
-            failure = error
-        # Not in the handler: there the database's error, which may quote ids, would become the
-        # context of ours.
-        reason = None if refused is None else self._read(refused)
-        raise reason or failure
+        expired = Expired(self._clock, expired_for, batch)
+        return DeletedRows(
+            **{
+                kind: self._delete_expired(rows, expired)
+                for kind, rows in kinds_of(self._tables).items()
+            }
+        )
 
-    def _flush(self) -> None:
-        """Flush the caller's session, so that an error in what is pending there is the caller's."""
-        if isinstance(self._source, Session):
-            self._source.flush()
-
-    def _transact(self, operation: OperationFactory[T], *, atomic: bool) -> T:
-        try:
-            if not isinstance(self._source, Session):
-                return self._run_in_transactions(self._source, operation)
-            run = self._run_in_savepoint if atomic else _run
-            return run(self._source, operation())
-        except StatementError as error:
-            hide_parameters(error)
-            raise
-
-    def _run_in_transactions(
-        self,
-        source: Engine | SessionMaker[Any],
-        operation: OperationFactory[T],
-    ) -> T:
-        """Run the operation in a transaction; in another one if the database rolled that back."""
-        attempt = 1
+    def _delete_expired(self, rows: ExpiringRows, expired: Expired) -> int:
+        count = 0
         while True:
-            try:
-                # A new operation each time, which reads everything again.
-                with source.begin() as transaction:
-                    return _run(transaction, operation())
-            except DBAPIError as error:
-                if attempt == MAX_ATTEMPTS or not was_rolled_back(error):
-                    raise
-                if not owns_transactions(source, self._tables):
-                    raise
-            Pause.seconds(retry_pause(attempt))
-            attempt += 1
-
-    def _run_in_savepoint(self, session: Session, operation: Steps[T]) -> T:
-        """Run the operation so that a failure undoes it alone."""
-        for statement in steps.before_savepoint(
-            self._tables, session.get_bind(clause=self._tables.key).dialect.name
-        ):
-            session.execute(statement)
-        failure: DBAPIError | None = None
-        try:
-            with session.begin_nested():
-                try:
-                    return _run(session, operation)
-                except DBAPIError as error:
-                    failure = error
-                    raise
-        except DBAPIError as error:
-            # After a deadlock MySQL and MariaDB have no savepoint to go back to. The first error is
-            # the one to raise: by the deadlock's the caller knows that all may be repeated.
-            failure = failure or error
-        raise failure
+            # Found in a transaction of its own: SQLite refuses one that reads, waits and then
+            # writes.
+            found = self._read(lambda: find_expired(rows, expired))
+            count += self._write(partial(delete_rows, rows, found, expired))
+            if len(found) < expired.batch:
+                return count
 
 
 class SQLAlchemyAdapter(SQLAlchemyUserAdapter):
@@ -305,10 +249,9 @@ class SQLAlchemyAdapter(SQLAlchemyUserAdapter):
         raw_ids: RawIds = "read",
         clock: Clock = system_clock,
     ) -> None:
-        super().__init__(source, tables)
+        super().__init__(source, tables, clock=clock)
         check_sessions(tables)
         self._ids = stored_ids(id_keys, raw_ids)
-        self._clock = clock
 
     def get_session(self, session_id: str, /) -> SessionRow | None:
         return self._read(lambda: steps.get_session(self._tables, self._ids, session_id))
@@ -372,13 +315,6 @@ class SQLAlchemyAdapter(SQLAlchemyUserAdapter):
         revoked(count)
         return is_kept
 
-
-def _run(transaction: Connection | Session, operation: Steps[T]) -> T:
-    """Execute the statements that the operation yields, until it returns."""
-    try:
-        statement = next(operation)
-        while True:
-            statement = operation.send(result_of(transaction.execute(statement)))
-    except StopIteration as end:
-        result: T = end.value
-        return result
+    def throttle_store(self) -> SQLAlchemyThrottleStore:
+        """Return where ``Auth`` counts failed logins: in the same database."""
+        return SQLAlchemyThrottleStore(self._source, self._tables, self._ids, self._clock)
