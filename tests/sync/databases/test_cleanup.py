@@ -190,7 +190,6 @@ def test_row_that_is_extended_meanwhile(
     assert stored(adapter) == {"dead"}
 
 
-@on_sqlite
 def test_users_alone(time: Time) -> None:
     """An adapter of users alone deletes expired keys."""
     metadata = MetaData()

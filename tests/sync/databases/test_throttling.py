@@ -372,17 +372,19 @@ def test_a_success_and_names(database: Database, auth: Auth[User]) -> None:
 @on_sqlite
 def test_names_with_a_secret(database: Database, time: Time) -> None:
     """With ``id_keys``, names of failures are keyed hashes; processes share the current key."""
-    waits: list[int] = []
+    once = RULE._replace(free=1)
+    attempts: list[Attempt] = []
     for keys in ([], [KEY], [KEY, OLD], [OLD, KEY]):
         sessions = SQLAlchemyAdapter(database.engine, TABLES, id_keys=keys, clock=time)
-        attempts = [sessions.throttle_store().attempt({A: RULE}) for _ in range(2)]
-        waits.append(attempts[1].wait)
-        if not waits[-1]:
-            sessions.throttle_store().take_back(attempts[0].entries)
-    assert waits == [0, 0, 0, 0]
+        attempts.append(sessions.throttle_store().attempt({A: once}))
+    assert [each.wait for each in attempts] == [0, 0, 10 * SECOND, 0]
+    assert [each.entries.keys() for each in attempts] == [{A}, {A}, set(), {A}]
     names = set(rows(database))
     assert len(names) == 3
     assert A in names
+    last = SQLAlchemyAdapter(database.engine, TABLES, id_keys=[OLD], clock=time)
+    last.throttle_store().take_back(attempts[3].entries)
+    assert len(rows(database)) == 2
 
 
 @on_sqlite
@@ -446,9 +448,10 @@ def test_connection_of_the_caller(
 ) -> None:
     """Where the caller's session is bound to a connection, failures are in its transaction."""
     with database.engine.connect() as connection:
+        outer = connection.begin()
         with database.sessionmaker_of(connection)() as mine:
             inside = SQLAlchemyAdapter(mine, TABLES, clock=time).throttle_store()
             inside.attempt({A: RULE})
             mine.commit()
-        connection.rollback()
+        outer.rollback()
     assert (failures.attempt({A: RULE})).failures == {A: 1}
