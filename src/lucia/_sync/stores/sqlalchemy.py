@@ -62,6 +62,9 @@ class SQLAlchemyUserAdapter(Transactions):
                                NULL``; then see ``get_key``
     ``delete_non_primary_key`` ``DELETE FROM auth_key WHERE id IN (…) AND NOT primary_key``
     ``delete_keys_by_user_id`` ``DELETE FROM auth_key WHERE user_id = :user_id``
+    ``delete_expired``         for each table ``SELECT id … WHERE expires < :before ORDER BY expires
+                               LIMIT :batch``, and in another transaction ``DELETE … WHERE id IN (…)
+                               AND expires < :before``; again until fewer are found
     ========================== =====================================================================
 
     On MySQL and MariaDB each comparison with an id or a hash also compares the bytes, since a
@@ -184,8 +187,9 @@ class SQLAlchemyAdapter(SQLAlchemyUserAdapter):
     """Users, keys and sessions in one database; a session and its user come in one query.
 
     See :class:`~lucia.adapters.sqlalchemy.SQLAlchemyUserAdapter` for transactions and errors.
-    Expired sessions stay until the application deletes them. Used ones (``successor`` is set) are
-    no sessions any more, and are deleted at the user's next renewals.
+    Expired sessions stay until ``delete_expired`` is called. Used ones (``successor`` is set) are
+    no sessions any more, and are deleted at the user's next renewals too. Failed logins are counted
+    in ``auth_throttle``.
 
     ============================== =================================================================
     method                         statements
@@ -208,8 +212,9 @@ class SQLAlchemyAdapter(SQLAlchemyUserAdapter):
     ``delete_sessions_by_user_id`` ``DELETE FROM auth_session WHERE user_id = :user_id`` until it
                                    finds nothing
     ``renew_session``              ``UPDATE auth_session SET successor = :new, active_expires =
-                                   :end_of_grace, idle_expires = :in_60_s WHERE id = :id AND
-                                   successor IS NULL AND idle_expires >= :now``; if a row is
+                                   :end_of_grace, idle_expires = :in_60_s, attributes = :sealed
+                                   WHERE id = :id AND user_id = :user_id AND successor IS NULL AND
+                                   idle_expires >= :now``; if a row is
                                    changed, see ``set_session``, then ``SELECT id`` of the user's
                                    used rows and ``DELETE … WHERE id IN (…)``; if not, see
                                    ``get_successor``, each ``SELECT`` with ``FOR UPDATE``
@@ -219,6 +224,10 @@ class SQLAlchemyAdapter(SQLAlchemyUserAdapter):
                                    :user_id AND id != :keep AND successor IS NULL`` until ``SELECT …
                                    FOR UPDATE`` finds no other
     ============================== =================================================================
+
+    With ``id_keys`` each ``:id`` is the hash of an id. Where an id may have several stored forms,
+    by several keys or as it is, ``id = :id`` is ``id IN (…)``; of the UPDATEs there is one for each
+    of them, until one changes a row.
 
     Args:
         source, tables: see the user adapter; the tables are made with ``sessions=True``.
