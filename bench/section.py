@@ -28,6 +28,8 @@ class Size:
         of_one_user: the numbers of a user's sessions that are revoked with one call.
         listed: the numbers of a user's sessions that are listed.
         stored: the numbers of sessions on the server, in the section ``stored``.
+        in_postgresql: the number of sessions in PostgreSQL, in the section ``sql``.
+        in_sqlite: the number of those in SQLite, and in Redis beside it.
         never_read_at_once: the number of sessions that one measurement of that section reads once.
         validations: the numbers of validations of the same sessions after which the memory is read.
         never_read: likewise for sessions that are each read once.
@@ -48,6 +50,8 @@ class Size:
     of_one_user: tuple[int, ...]
     listed: tuple[int, ...]
     stored: tuple[int, ...]
+    in_postgresql: int
+    in_sqlite: int
     never_read_at_once: int
     validations: tuple[int, ...]
     never_read: tuple[int, ...]
@@ -69,6 +73,8 @@ FULL: Final = Size(
     of_one_user=(1, 100, 10_000),
     listed=(1_000, 10_000, 100_000),
     stored=(1_000, 10_000, 100_000, 1_000_000),
+    in_postgresql=10_000_000,
+    in_sqlite=1_000_000,
     never_read_at_once=50_000,
     validations=(100_000, 1_000_000, 10_000_000),
     never_read=(1_000, 10_000, 100_000, 1_000_000),
@@ -90,6 +96,8 @@ QUICK: Final = Size(
     of_one_user=(1, 100),
     listed=(100, 1_000),
     stored=(1_000, 2_000),
+    in_postgresql=2_000,
+    in_sqlite=2_000,
     never_read_at_once=2_000,
     validations=(1_000, 2_000),
     never_read=(1_000, 2_000),

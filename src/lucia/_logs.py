@@ -73,7 +73,7 @@ EVENTS: Final = {
     "store_available": Event(_REDIS, WARNING, ("failures", "seconds")),
     "store_corrupt": Event(_REDIS, ERROR, most=1),
     "record_ignored": Event(_REDIS, WARNING, ("reason",), most=100),
-    "marker_unreadable": Event(_REDIS, WARNING, most=100),
+    "marker_unreadable": Event(_ROOT, WARNING, most=100),
     "revocations_not_replayed": Event(_REDIS, WARNING, ("reason",), most=10),
     "client_used_as_it_is": Event(_REDIS, WARNING, ("client",)),
     "near_cache_off": Event(_REDIS, WARNING, ("reason",)),
@@ -274,10 +274,10 @@ def record_ignored(reason: str) -> None:
 
 
 def marker_unreadable() -> None:
-    """Write that no key of the ring decrypts the marker of a used id."""
+    """Write that none of the keys decrypts what a used id was renewed to."""
     _write(
         "marker_unreadable",
-        "a used session id leads nowhere: no key of the ring opens its marker",
+        "a used session id leads nowhere: none of id_keys opens the id that it was renewed to",
     )
 
 

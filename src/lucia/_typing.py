@@ -4,7 +4,7 @@ A class that names no type of user ids has text: ``Auth[Member]`` is ``Auth[Memb
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 __all__ = [
     "AttributesT",
@@ -45,12 +45,13 @@ def with_defaults(generic: type[ClassT]) -> type[ClassT]:
 
     Python's own defaults of type variables need 3.13.
     """
-    subscript = getattr(generic, "__class_getitem__").__func__  # noqa: B009  not in its stub
 
-    def subscript_with_defaults(cls: Any, arguments: Any) -> Any:
+    def subscript(cls: Any, arguments: Any) -> Any:
         given: list[Any] = [*arguments] if isinstance(arguments, tuple) else [arguments]
         left = cls.__parameters__[len(given) :]
-        return subscript(cls, (*given, *(_DEFAULTS[each] for each in left if each in _DEFAULTS)))
+        filled = (*given, *(_DEFAULTS[each] for each in left if each in _DEFAULTS))
+        # Bound to the class by hand: what a NamedTuple inherits is the tuple's.
+        return vars(Generic)["__class_getitem__"].__get__(None, cls)(filled)
 
-    setattr(generic, "__class_getitem__", classmethod(subscript_with_defaults))  # noqa: B010
+    setattr(generic, "__class_getitem__", classmethod(subscript))  # noqa: B010
     return generic

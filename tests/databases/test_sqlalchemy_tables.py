@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -31,17 +31,22 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_colu
 from sqlalchemy.types import UserDefinedType
 from sqlmodel import AutoString
 
+from lucia._rules.throttling import FailureRule
 from lucia._rules.user_ids import UserIdType
 from lucia._sqlalchemy import statements as steps
+from lucia._sqlalchemy.at_rest import PlainIds
+from lucia._sqlalchemy.cleanup import Expired, delete_rows, find_expired, kinds_of
 from lucia._sqlalchemy.columns import KeyColumns
 from lucia._sqlalchemy.statements import Steps
 from lucia._sqlalchemy.tables import (
     AuthTables,
     StatementResult,
+    check_throttle,
     hide_parameters,
     retry_pause,
     was_rolled_back,
 )
+from lucia._sqlalchemy.throttling import Names, count_attempt, judge_attempt, take_back
 from lucia.errors import InvalidUserId
 from lucia.models import UNSET, KeyRow, SessionRow
 
@@ -51,6 +56,7 @@ DIALECTS = {
 }
 
 KEY = KeyRow(id="email:a", user_id="u1", hashed_password=None, primary_key=True, expires=None)
+RULE = FailureRule(2, 1, 1, 9, 9)
 SESSION = SessionRow(id="s1", user_id="u1", active_expires=1, idle_expires=2)
 
 
@@ -88,17 +94,26 @@ def nothing() -> StatementResult:
 
 
 def test_created_tables() -> None:
-    """The metadata has three tables with named constraints and an index on the user id."""
+    """The metadata has four tables with named constraints, and indexes on user id and expiry."""
     metadata = MetaData()
     AuthTables(metadata, sessions=True)
     engine = create_engine("sqlite://")
     metadata.create_all(engine)
     made = inspect(engine)
-    assert sorted(made.get_table_names()) == ["auth_key", "auth_session", "auth_user"]
+    assert sorted(made.get_table_names()) == [
+        "auth_key",
+        "auth_session",
+        "auth_throttle",
+        "auth_user",
+    ]
     assert [column["name"] for column in made.get_columns("auth_user")] == ["id"]
     for name in ("auth_key", "auth_session"):
         assert made.get_pk_constraint(name)["name"] == f"pk_{name}"
-        assert [index["name"] for index in made.get_indexes(name)] == [f"ix_{name}_user_id"]
+        expires = "expires" if name == "auth_key" else "idle_expires"
+        assert {index["name"] for index in made.get_indexes(name)} == {
+            f"ix_{name}_user_id",
+            f"ix_{name}_{expires}",
+        }
         (reference,) = made.get_foreign_keys(name)
         assert (reference["name"], reference["referred_table"]) == (
             f"fk_{name}_user_id",
@@ -109,13 +124,20 @@ def test_created_tables() -> None:
         for table in ("auth_key", "auth_session")
     }
     assert nullable == {"auth_key": {"hashed_password", "expires"}, "auth_session": {"successor"}}
+    assert made.get_pk_constraint("auth_throttle")["name"] == "pk_auth_throttle"
+    assert [index["name"] for index in made.get_indexes("auth_throttle")] == [
+        "ix_auth_throttle_expires"
+    ]
     engine.dispose()
 
 
 def test_sessions_are_made_where_wanted() -> None:
-    """Without ``sessions`` there is no session table."""
+    """Without ``sessions`` there is no table of sessions or of failed logins."""
     metadata = MetaData()
-    assert AuthTables(metadata).session is None
+    made = AuthTables(metadata)
+    assert (made.session, made.throttle) == (None, None)
+    with pytest.raises(ValueError, match=r"count no failed logins.*sessions=True"):
+        check_throttle(made)
     assert sorted(metadata.tables) == ["auth_key", "auth_user"]
 
 
@@ -128,8 +150,14 @@ def test_names_and_schema() -> None:
         user_table="person",
         key_table="person_key",
         session_table="person_session",
+        throttle_table="person_throttle",
     )
-    assert sorted(metadata.tables) == ["app.person", "app.person_key", "app.person_session"]
+    assert sorted(metadata.tables) == [
+        "app.person",
+        "app.person_key",
+        "app.person_session",
+        "app.person_throttle",
+    ]
 
 
 def test_reference_has_the_users_type() -> None:
@@ -409,6 +437,7 @@ def test_no_attributes() -> None:
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_statements_are_portable(tables: AuthTables, dialect: str) -> None:
     """Each operation compiles for every kind of database."""
+    names = Names(PlainIds(), {"a": RULE})
     operations = [
         steps.set_user(tables, "u1", {"email": "a"}, KEY),
         steps.delete_user(tables, "u1"),
@@ -418,10 +447,14 @@ def test_statements_are_portable(tables: AuthTables, dialect: str) -> None:
         steps.update_key_password(tables, "email:a", "new", UNSET),
         steps.delete_non_primary_key(tables, ["email:a"]),
         steps.set_session(tables, SESSION),
-        steps.get_session_and_user(tables, "s1"),
-        steps.renew_session(tables, "s0", SESSION, 0, 5),
-        steps.delete_other_sessions(tables, "u1", "s1", 5),
+        steps.get_session_and_user(tables, PlainIds(), "s1"),
+        steps.renew_session(tables, PlainIds(), "s0", SESSION, 0, 5),
+        steps.delete_other_sessions(tables, "u1", ["s1"], 5),
         steps.set_session_capped(tables, SESSION, 3, 5),
+        judge_attempt(tables, names, lambda: 5),
+        count_attempt(tables, names, ["a"], "word", lambda: 5),
+        take_back(tables, Names(PlainIds(), {"a": "5-a"})),
+        find_expired(kinds_of(tables)["sessions"], Expired(lambda: 5, timedelta(0), 9)),
     ]
     first = [
         statements(operation, [nothing()], dialect)[0][0]
@@ -457,9 +490,13 @@ def test_writes_begin_with_a_write(tables: AuthTables) -> None:
         steps.delete_non_primary_key(tables, ["email:a"]),
         steps.delete_sessions(tables, ["s1"], 5),
         steps.delete_sessions_by_user_id(tables, "u1"),
-        steps.delete_other_sessions(tables, "u1", "s1", 5),
-        steps.renew_session(tables, "s0", SESSION, 0, 5),
+        steps.delete_other_sessions(tables, "u1", ["s1"], 5),
+        steps.renew_session(tables, PlainIds(), "s0", SESSION, 0, 5),
         steps.set_session_capped(tables, SESSION, 3, 5),
+        count_attempt(tables, Names(PlainIds(), {"a": RULE}), ["a"], "word", lambda: 5),
+        count_attempt(tables, Names(PlainIds(), {"a": RULE}), [], "word", lambda: 5),
+        take_back(tables, Names(PlainIds(), {"a": "5-a"})),
+        delete_rows(kinds_of(tables)["keys"], ["a"], Expired(lambda: 5, timedelta(0), 9)),
     ]
     insert = next(steps.add_user(AuthTables(MetaData(), user_id=int), {}, None))
     assert str(insert).startswith("INSERT")
@@ -516,7 +553,7 @@ def test_keeping_one_looks_again(tables: AuthTables) -> None:
         StatementResult((), 1),
         nothing(),
     ]
-    sent, result = statements(steps.delete_other_sessions(tables, "u1", "s1", 5), answers)
+    sent, result = statements(steps.delete_other_sessions(tables, "u1", ["s1"], 5), answers)
     assert [text.split()[0] for text in sent] == ["UPDATE", "DELETE", "SELECT", "DELETE", "SELECT"]
     assert result == (True, 1)
 

@@ -4,11 +4,12 @@ from typing import Any, Final
 
 import pytest
 
-from lucia._redis.at_rest import HashedIds, HashedIdStore, RawIds
+from lucia._redis.at_rest import HashedIdStore
 from lucia._redis.cluster import ClusterStore, ScriptedSteps
 from lucia._redis.commands import Batch, Call, Command, DropConnections, Eval, Operation
 from lucia._redis.records import Marker, encode_marker
 from lucia._redis.single_server import SingleServerStore
+from lucia._rules.id_hashes import HashedIds, RawIds
 from tests.support.redis_inspectors import DEFAULT
 from tests.support.sessions import row
 

@@ -12,10 +12,10 @@ import redis
 from redis.asyncio import Redis, RedisCluster
 
 from lucia._compat.gathering import MAX_CONCURRENT_CALLS
-from lucia._redis.at_rest import HashedIds
 from lucia._redis.commands import Batch, Call, Eval, Operation
 from lucia._redis.transport import batching as batches_module
 from lucia._redis.transport import connection_io as wire_module
+from lucia._rules.id_hashes import HashedIds
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.errors import Overloaded, StoreUnavailable
 from lucia.testing import AsyncRenewingSessionAdapterSuite

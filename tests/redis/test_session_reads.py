@@ -10,7 +10,7 @@ import pytest
 from lucia import Overloaded
 from lucia._logs import Outage
 from lucia._redis import records as records_module
-from lucia._redis.at_rest import HashedIds, HashedLookup
+from lucia._redis.at_rest import HashedLookup
 from lucia._redis.commands import Reply
 from lucia._redis.keys import Layout
 from lucia._redis.lookup import Lookup, PlainLookup
@@ -21,6 +21,7 @@ from lucia._redis.transport import session_reads
 from lucia._redis.transport.retries import BatchRejected, NoReply
 from lucia._redis.transport.session_reads import AsyncSessionReads, SessionReads
 from lucia._redis.transport.settings import AsyncSettings, Settings
+from lucia._rules.id_hashes import HashedIds
 from lucia.errors import StoreUnavailable
 from lucia.models import SessionRow, StoredSession
 from tests.support.event_loops import InterruptedLoop

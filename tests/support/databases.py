@@ -3,10 +3,10 @@
 The sync and the async class have parallel names, so that generated tests find theirs.
 """
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     Connection,
@@ -27,7 +27,14 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from tests.support.sql_servers import SqlServer
 
-__all__ = ["AsyncDatabase", "Database"]
+__all__ = ["AsyncDatabase", "Database", "SentStatement", "sent_statements"]
+
+
+class SentStatement(NamedTuple):
+    """A statement and its values, as they were given to the driver."""
+
+    text: str
+    values: Any
 
 
 def _options(path: Path | None) -> dict[str, Any]:
@@ -156,3 +163,19 @@ class Database:
             AsyncSession(),
             "sqlite://",
         )
+
+
+@contextmanager
+def sent_statements(engine: AsyncEngine | Engine) -> Generator[list[SentStatement]]:
+    """Yield a list that gets each statement which the engine sends to its database."""
+    sent: list[SentStatement] = []
+
+    def note(_connection: object, _cursor: object, statement: str, values: Any, *_: object) -> None:
+        sent.append(SentStatement(statement, values))
+
+    target = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
+    event.listen(target, "before_cursor_execute", note)
+    try:
+        yield sent
+    finally:
+        event.remove(target, "before_cursor_execute", note)

@@ -14,7 +14,6 @@ several attempts at once only as many pass as one after another. An entry that i
 by who made it; if that process crashes, others still see that it was refused.
 """
 
-import hmac
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import takewhile
@@ -25,10 +24,8 @@ from lucia._redis.keys import Layout
 from lucia._redis.operations import milliseconds_of
 from lucia._redis.scripts import NOW, Script
 from lucia._redis.transport.clients import is_cluster
+from lucia._rules.id_hashes import throttle_name
 from lucia._rules.throttling import Attempt, FailureRule
-
-_PURPOSE: Final = b"\xfflucia throttle\x00"
-"""Hashed with a name. No session id begins like this, since it is no UTF-8."""
 
 _ENTRY: Final = re.compile(rb"([0-9]{1,16})-")
 
@@ -90,8 +87,6 @@ class ThrottleKeys(Protocol):
 class KeyedNames:
     """Hashes each name with a secret, so that who reads Redis can't find out what it stands for.
 
-    Without it, guesses (e-mail addresses, say) could be hashed and compared.
-
     Args:
         layout: the key names.
         secret: the key that session ids are hashed with too, in another way.
@@ -103,9 +98,7 @@ class KeyedNames:
 
     def throttle_key(self, name: str) -> str:
         """Return the key of the list for this name."""
-        return self._layout.throttle_key(
-            hmac.digest(self._secret, _PURPOSE + name.encode(), "sha256").hex()[: len(name)]
-        )
+        return self._layout.throttle_key(throttle_name(self._secret, name))
 
 
 class Throttle(Protocol):

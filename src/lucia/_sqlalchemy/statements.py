@@ -25,6 +25,7 @@ from sqlalchemy import (
 
 from lucia._rules.caps import surplus_sessions
 from lucia._rules.sessions import MARKER_MS
+from lucia._sqlalchemy.at_rest import StoredIds, sealed_attributes, successor_of
 from lucia._sqlalchemy.columns import KeyTable, SessionTable
 from lucia._sqlalchemy.tables import (
     AuthTables,
@@ -199,7 +200,7 @@ def update_key_password(
 
 def delete_non_primary_key(tables: AuthTables, key_ids: Sequence[str]) -> Steps[int]:
     count = 0
-    for block in _blocks(key_ids):
+    for block in blocks(key_ids):
         count += (
             yield delete(tables.keys.table).where(
                 is_one_of(tables.keys.c.id, block), not_(tables.keys.c.primary_key)
@@ -212,16 +213,16 @@ def delete_keys_by_user_id(tables: AuthTables, user_id: str) -> Steps[None]:
     yield delete(tables.keys.table).where(equals(tables.keys.c.user_id, user_id))
 
 
-def get_session(tables: AuthTables, session_id: str) -> Steps[SessionRow | None]:
+def get_session(tables: AuthTables, ids: StoredIds, session_id: str) -> Steps[SessionRow | None]:
     sessions = check_sessions(tables)
     found = session_rows(
         (
             yield select(*sessions.selected()).where(
-                equals(sessions.c.id, session_id), sessions.c.successor.is_(None)
+                is_one_of(sessions.c.id, ids.candidates(session_id)), sessions.c.successor.is_(None)
             )
         ).rows
     )
-    return found[0] if found else None
+    return ids.from_stored(found[0], session_id) if found else None
 
 
 def get_sessions_by_user_id(tables: AuthTables, user_id: str) -> Steps[list[SessionRow]]:
@@ -236,7 +237,7 @@ def get_sessions_by_user_id(tables: AuthTables, user_id: str) -> Steps[list[Sess
 
 
 def get_session_and_user(
-    tables: AuthTables, session_id: str
+    tables: AuthTables, ids: StoredIds, session_id: str
 ) -> Steps[tuple[SessionRow, UserRow] | None]:
     sessions = check_sessions(tables)
     width = len(sessions.c)
@@ -244,10 +245,12 @@ def get_session_and_user(
         sessions.table, tables.user, sessions.c.user_id == tables.user_id_text
     )
     rows = (
-        yield both.where(equals(sessions.c.id, session_id), sessions.c.successor.is_(None))
+        yield both.where(
+            is_one_of(sessions.c.id, ids.candidates(session_id)), sessions.c.successor.is_(None)
+        )
     ).rows
     found = [
-        (session, user_row(tables, row[width:]))
+        (ids.from_stored(session, session_id), user_row(tables, row[width:]))
         for row in rows
         for session in session_rows([row[:width]])
     ]
@@ -286,59 +289,79 @@ def set_session_capped(tables: AuthTables, session: SessionRow, limit: int, now:
 
 
 def renew_session(
-    tables: AuthTables, session_id: str, successor: SessionRow, grace: int, now: int
+    tables: AuthTables,
+    ids: StoredIds,
+    session_id: str,
+    successor: SessionRow,
+    grace: int,
+    now: int,
 ) -> Steps[SessionRow | None]:
     """Replace a session by its successor, once."""
     sessions = check_sessions(tables)
-    live = and_(
-        equals(sessions.c.id, session_id),
-        equals(sessions.c.user_id, successor.user_id),
-        _live(sessions, now),
-    )
+    stored_successor = ids.to_stored(successor)
     used = {
-        "successor": successor.id,
+        "successor": stored_successor.id,
         # Without a grace 0, not now: by a clock that is behind, that would be in the future.
         "active_expires": now + grace if grace else 0,
         "idle_expires": now + MARKER_MS,
     }
     # The UPDATE decides: of several renewals at once, one changes the row. The others wait for its
-    # commit, change none, and follow the successor that is in it.
-    if not (yield update(sessions.table).where(live).values(sessions.bound(used))).changed:
-        end = yield from _follow_chain(tables, session_id, now, locked=True)
+    # commit, change none, and follow the successor that is in it. Each stored id has an UPDATE of
+    # its own, since the row that is changed gets the successor's id sealed for this stored id.
+    for stored in ids.candidates(session_id):
+        live = and_(
+            equals(sessions.c.id, stored),
+            equals(sessions.c.user_id, successor.user_id),
+            _live(sessions, now),
+        )
+        attributes = sealed_attributes(ids, session_id, stored, successor.id)
+        values = sessions.bound({**used, "attributes": attributes})
+        if (yield update(sessions.table).where(live).values(values)).changed:
+            break
+    else:
+        end = yield from _follow_chain(tables, ids, session_id, now, locked=True)
         return end if end is not None and end.user_id == successor.user_id else None
-    stored = (yield _insert_session(tables, successor)).changed
+    is_stored = (yield _insert_session(tables, stored_successor)).changed
     yield from _delete_expired_used_rows(sessions, successor.user_id, now)
-    return successor if stored else None
+    return successor if is_stored else None
 
 
-def get_successor(tables: AuthTables, session_id: str, now: int) -> Steps[SessionRow | None]:
-    return _follow_chain(tables, session_id, now, locked=False)
+def get_successor(
+    tables: AuthTables, ids: StoredIds, session_id: str, now: int
+) -> Steps[SessionRow | None]:
+    return _follow_chain(tables, ids, session_id, now, locked=False)
 
 
 def _follow_chain(
     tables: AuthTables,
+    ids: StoredIds,
     session_id: str,
     now: int,
     *,
     locked: bool,
 ) -> Steps[SessionRow | None]:
     """Return the live session at the end of a chain of renewals that are within their graces."""
+    stored = ids.candidates(session_id)
     for hop in range(_LONGEST_CHAIN):
-        statement = _select_session(tables, session_id)
+        statement = _select_session(tables, stored)
         rows = (yield _locking_read(statement) if locked else statement).rows
         if not rows or rows[0].successor is None:
             found = session_rows(rows if hop else ())
-            return found[0] if found and found[0].idle_expires >= now else None
+            is_live = found and found[0].idle_expires >= now
+            return ids.from_stored(found[0], session_id) if is_live else None
         if rows[0].active_expires <= now:
             return None
-        session_id = rows[0].successor
+        successor = successor_of(ids, session_id, rows[0])
+        if successor is None:
+            return None
+        session_id, stored = successor, [rows[0].successor]
     return None
 
 
 def delete_sessions(tables: AuthTables, session_ids: Sequence[str], now: int) -> Steps[int]:
     """Revoke sessions and what they were renewed to; return how many were revoked."""
     count = 0
-    for block in _blocks(session_ids):
+    for block in blocks(session_ids):
         count += yield from _delete_chains(check_sessions(tables), block, now)
     return count
 
@@ -373,10 +396,16 @@ def delete_sessions_by_user_id(tables: AuthTables, user_id: str) -> Steps[int]:
 def delete_other_sessions(
     tables: AuthTables,
     user_id: str,
-    keep: str,
+    keep: Sequence[str],
     now: int,
 ) -> Steps[tuple[bool, int]]:
     """Delete a user's sessions but for one, or what that was renewed to.
+
+    Args:
+        tables: has the sessions.
+        user_id: whose sessions.
+        keep: the stored ids that the session to keep may have.
+        now: the time in milliseconds since the epoch.
 
     Returns:
         Whether the session was kept, and how many sessions were revoked.
@@ -399,22 +428,25 @@ def delete_other_sessions(
 
 
 def _lock_end_of_chain(
-    sessions: SessionTable, user_id: str, session_id: str, now: int
+    sessions: SessionTable, user_id: str, stored: Sequence[str], now: int
 ) -> Steps[str | None]:
-    """Lock the live session that a chain leads to, if it is this user's, and return its id."""
+    """Lock the live session that a chain leads to, if it is this user's; return its stored id."""
+    own = equals(sessions.c.user_id, user_id)
     for _ in range(_LONGEST_CHAIN):
-        own = and_(equals(sessions.c.id, session_id), equals(sessions.c.user_id, user_id))
-        # Locked by a write that changes nothing, so that no renewal replaces it before the commit.
-        if (
-            yield update(sessions.table)
-            .where(own, _live(sessions, now))
-            .values({sessions.columns["idle_expires"]: sessions.c.idle_expires})
-        ).changed:
-            return session_id
-        used = (yield _select_used(sessions, and_(own, sessions.c.idle_expires >= now))).rows
+        for id_ in stored:
+            # Locked by a write that changes nothing, so that no renewal replaces it before the
+            # commit.
+            if (
+                yield update(sessions.table)
+                .where(equals(sessions.c.id, id_), own, _live(sessions, now))
+                .values({sessions.columns["idle_expires"]: sessions.c.idle_expires})
+            ).changed:
+                return id_
+        which = and_(is_one_of(sessions.c.id, stored), own, sessions.c.idle_expires >= now)
+        used = (yield _select_used(sessions, which)).rows
         if not used:
             return None
-        session_id = used[0].successor
+        stored = [used[0].successor]
     return None
 
 
@@ -447,7 +479,7 @@ def _delete_expired_used_rows(sessions: SessionTable, user_id: str, now: int) ->
     # Read first, without a lock: in MySQL and MariaDB a DELETE by the user's id would lock all rows
     # of the user, and any two renewals of one user would be a deadlock.
     found = (yield select(sessions.c.id).where(expired)).rows
-    for block in _blocks([session_id for (session_id,) in found]):
+    for block in blocks([session_id for (session_id,) in found]):
         yield delete(sessions.table).where(is_one_of(sessions.c.id, block))
 
 
@@ -457,10 +489,10 @@ def _select_user(tables: AuthTables, user_id: str) -> Select[Any]:
     )
 
 
-def _select_session(tables: AuthTables, session_id: str) -> Select[Any]:
-    """Select a session's row, used or not."""
+def _select_session(tables: AuthTables, stored: Sequence[str]) -> Select[Any]:
+    """Select the row of a session, used or not, by the stored ids that it may have."""
     sessions = check_sessions(tables)
-    return select(*sessions.selected()).where(equals(sessions.c.id, session_id))
+    return select(*sessions.selected()).where(is_one_of(sessions.c.id, stored))
 
 
 def _key_values(key: KeyRow) -> dict[str, Any]:
@@ -498,7 +530,7 @@ def _insert_for_user(
     )
 
 
-def _blocks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+def blocks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
     """Return the ids, each once, in blocks that fit into one statement."""
     unique = list(dict.fromkeys(ids))
     return (

@@ -29,6 +29,7 @@ from sqlalchemy import (
     Row,
     String,
     Table,
+    Text,
     Uuid,
     bindparam,
     literal,
@@ -74,6 +75,7 @@ __all__ = [
     "check_assigned_ids",
     "check_sessions",
     "check_source",
+    "check_throttle",
     "equals",
     "hide_parameters",
     "is_one_of",
@@ -114,22 +116,29 @@ a lost connection, after which nobody knows whether the transaction was committe
 class AuthTables:
     """The tables for users, keys and (on request) sessions, in the application's metadata.
 
-    Each of them may be a table of the application's instead, under any name.
+    Each of them may be a table of the application's instead, under any name, but for the last.
 
-    ================ ===============================================================================
-    table            columns
-    ================ ===============================================================================
-    ``auth_user``    ``id`` and ``user_columns``
-    ``auth_key``     ``id``, ``user_id`` (references the user), ``hashed_password`` (nullable),
-                     ``primary_key``, ``expires`` (nullable, milliseconds since the epoch)
-    ``auth_session`` ``id``, ``user_id`` (references the user), ``active_expires`` and
-                     ``idle_expires`` (milliseconds since the epoch), ``attributes`` (JSON),
-                     ``successor`` (nullable)
-    ================ ===============================================================================
+    ================= ==============================================================================
+    table             columns
+    ================= ==============================================================================
+    ``auth_user``     ``id`` and ``user_columns``
+    ``auth_key``      ``id``, ``user_id`` (references the user), ``hashed_password`` (nullable),
+                      ``primary_key``, ``expires`` (nullable, milliseconds since the epoch)
+    ``auth_session``  ``id``, ``user_id`` (references the user), ``active_expires`` and
+                      ``idle_expires`` (milliseconds since the epoch), ``attributes`` (JSON),
+                      ``successor`` (nullable)
+    ``auth_throttle`` ``name``, ``failures``, ``expires`` (milliseconds since the epoch): failed
+                      logins by key and by address; made where there are sessions
+    ================= ==============================================================================
 
     A row of ``auth_session`` with a ``successor`` is a used session: ``successor`` is the id that
     it was renewed to, ``active_expires`` the end of the grace (0 without one), ``idle_expires`` the
-    time from which on the row may be deleted.
+    time from which on the row may be deleted. ``attributes`` are then empty. With ``id_keys``,
+    ``id`` and ``successor`` are hashes, and ``attributes`` of a used session has a member
+    ``sealed``: the successor's id, encrypted for those who have the used id.
+
+    ``name`` is a hash of what it stands for, ``failures`` has the time and a random word of each
+    failure, separated by spaces.
 
     Once this object is made, ``metadata.create_all()`` creates the tables and Alembic finds them.
     They are in the schema of the user table.
@@ -145,8 +154,9 @@ class AuthTables:
         user_columns: the attribute columns of the ``auth_user`` that is made without ``user``.
         key, session: the application's own tables for keys and sessions, like ``user``. They have
             the columns above by attributes of these names, and ``id`` is unique.
-        sessions: whether to make ``auth_session``; not needed if sessions are in Redis.
-        user_table, key_table, session_table: the names of the tables that are made.
+        sessions: whether to make ``auth_session``, unless ``session`` is given; not needed if
+            sessions are in Redis.
+        user_table, key_table, session_table, throttle_table: the names of the tables that are made.
 
     Raises:
         TypeError: a table is neither a mapped class nor a ``Table``, or it is unknown how the
@@ -168,6 +178,7 @@ class AuthTables:
         user_table: str = "auth_user",
         key_table: str = "auth_key",
         session_table: str = "auth_session",
+        throttle_table: str = "auth_throttle",
     ) -> None:
         columns = tuple(user_columns)
         if user is not None and columns:
@@ -197,6 +208,11 @@ class AuthTables:
         )
         self.key: Final = self.keys.table
         self.session: Final = None if self.sessions is None else self.sessions.table
+        self.throttle: Final = (
+            None
+            if self.sessions is None
+            else _make_throttle_table(metadata, throttle_table, found.table)
+        )
 
     def attribute_values(self, attributes: Mapping[str, Any]) -> dict[Column[Any], Any]:
         """Return the attributes' values by their columns.
@@ -248,6 +264,19 @@ def check_sessions(tables: AuthTables) -> SessionTable:
             "these tables hold no sessions: make them with AuthTables(..., sessions=True)"
         )
     return tables.sessions
+
+
+def check_throttle(tables: AuthTables) -> Table:
+    """Return the table of failed logins.
+
+    Raises:
+        ValueError: the tables were made without it.
+    """
+    if tables.throttle is None:
+        raise ValueError(
+            "these tables count no failed logins: make them with AuthTables(..., sessions=True)"
+        )
+    return tables.throttle
 
 
 class _UserColumns(NamedTuple):
@@ -328,6 +357,7 @@ def _make_key_table(metadata: MetaData, name: str, user_id: Column[Any]) -> Tabl
         Column("hashed_password", _exact_text()),
         Column("primary_key", Boolean, nullable=False),
         Column("expires", BigInteger),
+        Index(f"ix_{name}_expires", "expires"),
     )
     return Table(name, metadata, *_owned_by(user_id, name), *columns, **_options(user_id.table))
 
@@ -341,7 +371,21 @@ def _make_session_table(metadata: MetaData, name: str, user_id: Column[Any]) -> 
         Column("idle_expires", BigInteger, nullable=False),
         Column("attributes", JSON, nullable=False),
         Column("successor", _exact_text()),
+        Index(f"ix_{name}_idle_expires", "idle_expires"),
         **_options(user_id.table),
+    )
+
+
+def _make_throttle_table(metadata: MetaData, name: str, users: Table) -> Table:
+    return Table(
+        name,
+        metadata,
+        Column("name", _exact_text()),
+        Column("failures", Text, nullable=False),
+        Column("expires", BigInteger, nullable=False),
+        PrimaryKeyConstraint("name", name=f"pk_{name}"),
+        Index(f"ix_{name}_expires", "expires"),
+        **_options(users),
     )
 
 
@@ -379,6 +423,8 @@ def equals(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
 
 def is_one_of(column: ColumnElement[Any], texts: Sequence[str]) -> ColumnElement[bool]:
     """Return the condition that a column holds exactly one of these texts, by any collation."""
+    if len(texts) == 1:
+        return equals(column, texts[0])
     values = bindparam(None, list(texts), type_=column.type, expanding=True, unique=True)
     return _Exactly(column.in_(texts), _utf8(column).in_(values))
 

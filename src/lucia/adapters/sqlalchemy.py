@@ -6,6 +6,7 @@ stored elsewhere, such as in Redis; the other two store sessions as well.
 
 try:
     from lucia._async.stores.sqlalchemy import AsyncSQLAlchemyAdapter, AsyncSQLAlchemyUserAdapter
+    from lucia._sqlalchemy.cleanup import DeletedRows
     from lucia._sqlalchemy.tables import AuthTables
     from lucia._sync.stores.sqlalchemy import SQLAlchemyAdapter, SQLAlchemyUserAdapter
 except ImportError as error:
@@ -19,6 +20,7 @@ __all__ = [
     "AsyncSQLAlchemyAdapter",
     "AsyncSQLAlchemyUserAdapter",
     "AuthTables",
+    "DeletedRows",
     "SQLAlchemyAdapter",
     "SQLAlchemyUserAdapter",
 ]

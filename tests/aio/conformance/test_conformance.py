@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis, RedisCluster
 
 from lucia._async.fallback import AsyncFiveMethods
-from lucia._redis.at_rest import HashedIds
+from lucia._rules.id_hashes import HashedIds
 from lucia._rules.sessions import system_clock
 from lucia._testing.checks import ODD_TEXTS
 from lucia.adapters.memory import AsyncMemoryAdapter

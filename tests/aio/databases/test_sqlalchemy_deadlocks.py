@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection, MetaData, event, text
 from sqlalchemy.exc import DBAPIError
 
-from lucia._async.stores import sqlalchemy as adapters
+from lucia._async.stores import sql_transactions as adapters
 from lucia._logs import revocation
 from lucia._sqlalchemy.tables import MAX_ATTEMPTS, was_rolled_back
 from lucia._testing.racing_calls import AsyncRacingCalls

@@ -10,8 +10,8 @@ from typing import Any, Final
 import pytest
 
 from lucia import AsyncAuth, InvalidSessionId, SessionExpiry, User
-from lucia._redis.at_rest import HashedIds, RawIds
 from lucia._redis.records import encode_row
+from lucia._rules.id_hashes import HashedIds, RawIds
 from lucia._rules.sessions import new_session_id
 from lucia._testing.racing_calls import AsyncRacingCalls
 from lucia.adapters.redis import AsyncRedisSessionAdapter
@@ -545,10 +545,12 @@ def change_marker(inspector: Inspector, used_id: str, **changes: Any) -> None:
     inspector.client.set(key, value, keepttl=True)
 
 
-async def test_tampered_markers(hashed: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+async def test_tampered_markers(
+    hashed: AsyncRedisSessionAdapter, inspector: Inspector, caplog: pytest.LogCaptureFixture
+) -> None:
     """A marker with a forged or foreign seal, or another successor, has no successor.
 
-    Revoking still follows it.
+    That is logged without ids. Revoking still follows the marker.
     """
     victim, mine = await add(hashed), await add(hashed)
     new, mine_new = await renew(hashed, victim) or "", await renew(hashed, mine) or ""
@@ -557,6 +559,9 @@ async def test_tampered_markers(hashed: AsyncRedisSessionAdapter, inspector: Ins
         change_marker(inspector, mine, successor=RING.stored(new), sealed=text)
         assert await leads_to(hashed, mine) is None
         assert await renew(hashed, mine) is None
+    assert {record[2] for record in caplog.record_tuples if record[0] == "lucia"} == {
+        "a used session id leads nowhere: none of id_keys opens the id that it was renewed to"
+    }
     change_marker(inspector, mine, successor=RING.stored(mine_new), sealed=sealed[0])
     change_marker(inspector, mine, successor=RING.stored(mine_new), sealed=sealed[1])
     assert await leads_to(hashed, victim) == new

@@ -8,8 +8,8 @@ import pytest
 from redis.asyncio import Redis
 
 from lucia import AsyncAuth
-from lucia._redis.at_rest import HashedIds
 from lucia._redis.records import MAX_RECORD_BYTES, encode_row
+from lucia._rules.id_hashes import HashedIds
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.models import SessionRow, StoredSession
 from tests.support.redis_inspectors import Inspector

@@ -11,7 +11,7 @@ import pytest
 from redis import Redis, RedisCluster
 
 from lucia._sync.fallback import FiveMethods
-from lucia._redis.at_rest import HashedIds
+from lucia._rules.id_hashes import HashedIds
 from lucia._rules.sessions import system_clock
 from lucia._testing.checks import ODD_TEXTS
 from lucia.adapters.memory import MemoryAdapter

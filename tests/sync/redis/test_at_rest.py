@@ -11,8 +11,8 @@ from typing import Any, Final
 import pytest
 
 from lucia import Auth, InvalidSessionId, SessionExpiry, User
-from lucia._redis.at_rest import HashedIds, RawIds
 from lucia._redis.records import encode_row
+from lucia._rules.id_hashes import HashedIds, RawIds
 from lucia._rules.sessions import new_session_id
 from lucia._testing.racing_calls import RacingCalls
 from lucia.adapters.redis import RedisSessionAdapter
@@ -546,10 +546,12 @@ def change_marker(inspector: Inspector, used_id: str, **changes: Any) -> None:
     inspector.client.set(key, value, keepttl=True)
 
 
-def test_tampered_markers(hashed: RedisSessionAdapter, inspector: Inspector) -> None:
+def test_tampered_markers(
+    hashed: RedisSessionAdapter, inspector: Inspector, caplog: pytest.LogCaptureFixture
+) -> None:
     """A marker with a forged or foreign seal, or another successor, has no successor.
 
-    Revoking still follows it.
+    That is logged without ids. Revoking still follows the marker.
     """
     victim, mine = add(hashed), add(hashed)
     new, mine_new = renew(hashed, victim) or "", renew(hashed, mine) or ""
@@ -558,6 +560,9 @@ def test_tampered_markers(hashed: RedisSessionAdapter, inspector: Inspector) -> 
         change_marker(inspector, mine, successor=RING.stored(new), sealed=text)
         assert leads_to(hashed, mine) is None
         assert renew(hashed, mine) is None
+    assert {record[2] for record in caplog.record_tuples if record[0] == "lucia"} == {
+        "a used session id leads nowhere: none of id_keys opens the id that it was renewed to"
+    }
     change_marker(inspector, mine, successor=RING.stored(mine_new), sealed=sealed[0])
     change_marker(inspector, mine, successor=RING.stored(mine_new), sealed=sealed[1])
     assert leads_to(hashed, victim) == new

@@ -9,8 +9,8 @@ import pytest
 from redis import Redis
 
 from lucia import Auth
-from lucia._redis.at_rest import HashedIds
 from lucia._redis.records import MAX_RECORD_BYTES, encode_row
+from lucia._rules.id_hashes import HashedIds
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.models import SessionRow, StoredSession
 from tests.support.redis_inspectors import Inspector

@@ -4,49 +4,32 @@ The operations are in :mod:`lucia._sqlalchemy.statements`; here they are run.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import copy
-from typing import Any, Final, Self, TypeVar
+from datetime import timedelta
+from functools import partial
+from typing import Any, Final
 
-from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
-
-from lucia._compat.pause import AsyncPause
+from lucia._async.stores.sql_throttling import AsyncSQLAlchemyThrottleStore
+from lucia._async.stores.sql_transactions import AsyncSource, AsyncTransactions
 from lucia._logs import revoked
+from lucia._rules.id_hashes import RawIds
 from lucia._rules.sessions import Clock, system_clock
 from lucia._sqlalchemy import statements as steps
-from lucia._sqlalchemy.statements import Steps
-from lucia._sqlalchemy.tables import (
-    MAX_ATTEMPTS,
-    AsyncConnection,
-    AsyncEngine,
-    AsyncSession,
-    AsyncSessionMaker,
-    AuthTables,
-    check_sessions,
-    check_source,
-    hide_parameters,
-    owns_transactions,
-    result_of,
-    retry_pause,
-    was_rolled_back,
+from lucia._sqlalchemy.at_rest import ids_to_delete, stored_ids
+from lucia._sqlalchemy.cleanup import (
+    DeletedRows,
+    Expired,
+    ExpiringRows,
+    delete_rows,
+    find_expired,
+    kinds_of,
 )
-from lucia.errors import LuciaError
+from lucia._sqlalchemy.tables import AuthTables, check_sessions
 from lucia.models import UNSET, KeyRow, SessionRow, Unset, UserRow
-
-T = TypeVar("T")
-
-OperationFactory = Callable[[], Steps[T]]
-"""Returns a new generator of an operation for each attempt, since a generator runs once."""
-
-AsyncTransaction = AsyncSession | AsyncConnection
-"""The caller's own transaction."""
-
-AsyncSource = AsyncEngine | AsyncSessionMaker[Any] | AsyncTransaction
-"""Where an adapter gets its transactions from."""
 
 _ANY_USER: Final = "any user"
 
 
-class AsyncSQLAlchemyUserAdapter:
+class AsyncSQLAlchemyUserAdapter(AsyncTransactions):
     """Users and keys in a database.
 
     With an engine or a sessionmaker each call is a short transaction of its own, so that no
@@ -82,6 +65,9 @@ class AsyncSQLAlchemyUserAdapter:
                                NULL``; then see ``get_key``
     ``delete_non_primary_key`` ``DELETE FROM auth_key WHERE id IN (…) AND NOT primary_key``
     ``delete_keys_by_user_id`` ``DELETE FROM auth_key WHERE user_id = :user_id``
+    ``delete_expired``         for each table ``SELECT id … WHERE expires < :before ORDER BY expires
+                               LIMIT :batch``, and in another transaction ``DELETE … WHERE id IN (…)
+                               AND expires < :before``; again until fewer are found
     ========================== =====================================================================
 
     On MySQL and MariaDB each comparison with a text, such as an id or a hash, also compares the
@@ -105,33 +91,17 @@ class AsyncSQLAlchemyUserAdapter:
         source: an engine, a sessionmaker, or the caller's own session or connection. It is never
             closed here.
         tables: the tables, made in the application's metadata.
+        clock: returns the time in milliseconds since the epoch.
 
     Raises:
         TypeError: the source is none of these.
     """
 
-    def __init__(self, source: AsyncSource, tables: AuthTables) -> None:
-        check_source(self, source, AsyncEngine, AsyncSessionMaker, AsyncSession, AsyncConnection)
-        self._source = source
-        self._tables = tables
-
-    def in_transaction(self, transaction: AsyncTransaction, /) -> Self:
-        """Return an adapter that does everything in the caller's transaction.
-
-        That is a session of SQLAlchemy, or a connection. The adapter is otherwise like this one.
-
-        Raises:
-            TypeError: it is neither.
-        """
-        check_source(self, transaction, AsyncSession, AsyncConnection)
-        inside = copy(self)
-        inside._source = transaction
-        return inside
-
-    def open_transaction(self) -> object | None:
-        """Return the caller's transaction while it is open; None without one."""
-        source = self._source
-        return source.get_transaction() if isinstance(source, AsyncTransaction) else None
+    def __init__(
+        self, source: AsyncSource, tables: AuthTables, *, clock: Clock = system_clock
+    ) -> None:
+        super().__init__(source, tables)
+        self._clock = clock
 
     async def get_user(self, user_id: str, /) -> UserRow | None:
         return await self._read(lambda: steps.get_user(self._tables, user_id))
@@ -192,97 +162,52 @@ class AsyncSQLAlchemyUserAdapter:
     async def delete_keys_by_user_id(self, user_id: str, /) -> None:
         await self._write(lambda: steps.delete_keys_by_user_id(self._tables, user_id))
 
-    async def _read(self, operation: OperationFactory[T]) -> T:
-        await self._flush()
-        return await self._transact(operation, atomic=False)
+    async def delete_expired(
+        self, *, expired_for: timedelta = timedelta(days=1), batch: int = 1_000
+    ) -> DeletedRows:
+        """Delete single-use keys, sessions and counts of failed logins that have expired.
 
-    async def _write(
-        self,
-        operation: OperationFactory[T],
-        refused: OperationFactory[LuciaError | None] | None = None,
-    ) -> T:
-        """Run an operation completely or not at all.
+        It is safe while the application runs, and in several processes at once. Each batch is
+        found by an index, and deleted in a transaction of its own.
 
         Args:
-            operation: writes.
-            refused: finds out which of our errors a violated constraint stands for; it runs after
-                the rollback.
+            expired_for: how long ago they must have expired, by this machine's clock. Until it is
+                deleted, using an expired key raises ``ExpiredKey``, and later ``InvalidKeyId``.
+            batch: how many rows a transaction deletes, at least 1.
+
+        Returns:
+            How many rows were deleted.
+
+        Raises:
+            TypeError: ``expired_for`` is not a ``timedelta``, or ``batch`` is not an ``int``.
+            ValueError: one of them is negative, or ``batch`` is 0.
         """
-        await self._flush()
-        try:
-            return await self._transact(operation, atomic=True)
-        except IntegrityError as error:
-            failure = error
-        # Not in the handler: there the database's error, which may quote ids, would become the
-        # context of ours.
-        reason = None if refused is None else await self._read(refused)
-        raise reason or failure
-
-    async def _flush(self) -> None:
-        """Flush the caller's session, so that an error in what is pending there is the caller's."""
-        if isinstance(self._source, AsyncSession):
-            await self._source.flush()
-
-    async def _transact(self, operation: OperationFactory[T], *, atomic: bool) -> T:
-        try:
-            if not isinstance(self._source, AsyncSession | AsyncConnection):
-                return await self._run_in_transactions(self._source, operation)
-            run = self._run_in_savepoint if atomic else _run
-            return await run(self._source, operation())
-        except StatementError as error:
-            hide_parameters(error)
-            raise
-
-    async def _run_in_transactions(
-        self,
-        source: AsyncEngine | AsyncSessionMaker[Any],
-        operation: OperationFactory[T],
-    ) -> T:
-        """Run the operation in a transaction; in another one if the database rolled that back."""
-        attempt = 1
-        while True:
-            try:
-                # A new operation each time, which reads everything again.
-                async with source.begin() as transaction:
-                    return await _run(transaction, operation())
-            except DBAPIError as error:
-                if attempt == MAX_ATTEMPTS or not was_rolled_back(error):
-                    raise
-                if not owns_transactions(source, self._tables):
-                    raise
-            await AsyncPause.seconds(retry_pause(attempt))
-            attempt += 1
-
-    async def _run_in_savepoint(self, transaction: AsyncTransaction, operation: Steps[T]) -> T:
-        """Run the operation so that a failure undoes it alone."""
-        bind = (
-            transaction.get_bind(clause=self._tables.key)
-            if isinstance(transaction, AsyncSession)
-            else transaction
+        expired = Expired(self._clock, expired_for, batch)
+        return DeletedRows(
+            **{
+                kind: await self._delete_expired(rows, expired)
+                for kind, rows in kinds_of(self._tables).items()
+            }
         )
-        for statement in steps.before_savepoint(self._tables, bind.dialect.name):
-            await transaction.execute(statement)
-        failure: DBAPIError | None = None
-        try:
-            async with transaction.begin_nested():
-                try:
-                    return await _run(transaction, operation)
-                except DBAPIError as error:
-                    failure = error
-                    raise
-        except DBAPIError as error:
-            # After a deadlock MySQL and MariaDB have no savepoint to go back to. The first error is
-            # the one to raise: by the deadlock's the caller knows that all may be repeated.
-            failure = failure or error
-        raise failure
+
+    async def _delete_expired(self, rows: ExpiringRows, expired: Expired) -> int:
+        count = 0
+        while True:
+            # Found in a transaction of its own: SQLite refuses one that reads, waits and then
+            # writes.
+            found = await self._read(lambda: find_expired(rows, expired))
+            count += await self._write(partial(delete_rows, rows, found, expired))
+            if len(found) < expired.batch:
+                return count
 
 
 class AsyncSQLAlchemyAdapter(AsyncSQLAlchemyUserAdapter):
     """Users, keys and sessions in one database; a session and its user come in one query.
 
     See :class:`~lucia.adapters.sqlalchemy.SQLAlchemyUserAdapter` for transactions and errors.
-    Expired sessions stay until the application deletes them. Used ones (``successor`` is set) are
-    no sessions any more, and are deleted at the user's next renewals.
+    Expired sessions stay until ``delete_expired`` is called. Used ones (``successor`` is set) are
+    no sessions any more, and are deleted at the user's next renewals too. Failed logins are counted
+    in ``auth_throttle``.
 
     ============================== =================================================================
     method                         statements
@@ -305,8 +230,9 @@ class AsyncSQLAlchemyAdapter(AsyncSQLAlchemyUserAdapter):
     ``delete_sessions_by_user_id`` ``DELETE FROM auth_session WHERE user_id = :user_id`` until it
                                    finds nothing
     ``renew_session``              ``UPDATE auth_session SET successor = :new, active_expires =
-                                   :end_of_grace, idle_expires = :in_60_s WHERE id = :id AND
-                                   successor IS NULL AND idle_expires >= :now``; if a row is
+                                   :end_of_grace, idle_expires = :in_60_s, attributes = :sealed
+                                   WHERE id = :id AND user_id = :user_id AND successor IS NULL AND
+                                   idle_expires >= :now``; if a row is
                                    changed, see ``set_session``, then ``SELECT id`` of the user's
                                    used rows and ``DELETE … WHERE id IN (…)``; if not, see
                                    ``get_successor``, each ``SELECT`` with ``FOR UPDATE``
@@ -317,26 +243,45 @@ class AsyncSQLAlchemyAdapter(AsyncSQLAlchemyUserAdapter):
                                    FOR UPDATE`` finds no other
     ============================== =================================================================
 
+    With ``id_keys`` each ``:id`` is the hash of an id. Where an id may have several stored forms,
+    by several keys or as it is, ``id = :id`` is ``id IN (…)``; of the UPDATEs there is one for each
+    of them, until one changes a row.
+
     Args:
         source, tables: see the user adapter; the tables are made with ``sessions=True``.
+        id_keys: with these, hashes of ids under the first key are stored, 64 hex digits; those
+            under the other keys are read too. ``get_sessions_by_user_id`` then returns hashes,
+            which ``delete_session`` accepts. The names of failed logins are hashed with the first
+            one.
+        raw_ids: with ``id_keys``, whether sessions that are stored under their ids as they are can
+            still be used: ``read`` yes, ``refuse`` no; ``write`` also stores new ones so.
         clock: returns the time in milliseconds since the epoch.
 
     Raises:
-        ValueError: the tables were made without ``sessions=True``.
+        TypeError: ``id_keys`` is not a sequence of ``bytes``.
+        ValueError: the tables were made without ``sessions=True``, or a key has fewer than 32
+            bytes.
+        ImportError: there are ``id_keys``, and cryptography is not installed.
     """
 
     keeps_attributes: bool = True
     expires_records: bool = False
 
     def __init__(
-        self, source: AsyncSource, tables: AuthTables, *, clock: Clock = system_clock
+        self,
+        source: AsyncSource,
+        tables: AuthTables,
+        *,
+        id_keys: Sequence[bytes] = (),
+        raw_ids: RawIds = "read",
+        clock: Clock = system_clock,
     ) -> None:
-        super().__init__(source, tables)
+        super().__init__(source, tables, clock=clock)
         check_sessions(tables)
-        self._clock = clock
+        self._ids = stored_ids(id_keys, raw_ids)
 
     async def get_session(self, session_id: str, /) -> SessionRow | None:
-        return await self._read(lambda: steps.get_session(self._tables, session_id))
+        return await self._read(lambda: steps.get_session(self._tables, self._ids, session_id))
 
     async def get_sessions_by_user_id(self, user_id: str, /) -> Sequence[SessionRow]:
         return await self._read(lambda: steps.get_sessions_by_user_id(self._tables, user_id))
@@ -344,25 +289,30 @@ class AsyncSQLAlchemyAdapter(AsyncSQLAlchemyUserAdapter):
     async def get_session_and_user_by_session_id(
         self, session_id: str, /
     ) -> tuple[SessionRow, UserRow] | None:
-        return await self._read(lambda: steps.get_session_and_user(self._tables, session_id))
+        return await self._read(
+            lambda: steps.get_session_and_user(self._tables, self._ids, session_id)
+        )
 
     async def set_session(self, session: SessionRow, /) -> None:
+        row = self._ids.to_stored(session)
         await self._write(
-            lambda: steps.set_session(self._tables, session),
-            lambda: steps.why_refused(self._tables, session_id=session.id, user_id=session.user_id),
+            lambda: steps.set_session(self._tables, row),
+            lambda: steps.why_refused(self._tables, session_id=row.id, user_id=row.user_id),
         )
 
     async def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+        row = self._ids.to_stored(session)
         count = await self._write(
-            lambda: steps.set_session_capped(self._tables, session, limit, self._clock()),
-            lambda: steps.why_refused(self._tables, session_id=session.id, user_id=session.user_id),
+            lambda: steps.set_session_capped(self._tables, row, limit, self._clock()),
+            lambda: steps.why_refused(self._tables, session_id=row.id, user_id=row.user_id),
         )
         revoked(count)
         return session
 
     async def delete_session(self, /, *session_ids: str) -> None:
+        stored = ids_to_delete(self._ids, session_ids)
         count = await self._write(
-            lambda: steps.delete_sessions(self._tables, session_ids, self._clock()),
+            lambda: steps.delete_sessions(self._tables, stored, self._clock()),
         )
         revoked(count)
 
@@ -373,29 +323,25 @@ class AsyncSQLAlchemyAdapter(AsyncSQLAlchemyUserAdapter):
         self, session_id: str, successor: SessionRow, /, *, grace: int
     ) -> SessionRow | None:
         return await self._write(
-            lambda: steps.renew_session(self._tables, session_id, successor, grace, self._clock()),
-            lambda: steps.why_refused(self._tables, session_id=successor.id),
+            lambda: steps.renew_session(
+                self._tables, self._ids, session_id, successor, grace, self._clock()
+            ),
+            lambda: steps.why_refused(self._tables, session_id=self._ids.stored(successor.id)),
         )
 
     async def get_successor(self, session_id: str, /) -> SessionRow | None:
         return await self._read(
-            lambda: steps.get_successor(self._tables, session_id, self._clock()),
+            lambda: steps.get_successor(self._tables, self._ids, session_id, self._clock()),
         )
 
     async def delete_other_sessions(self, user_id: str, keep: str, /) -> bool:
+        kept = self._ids.candidates(keep)
         is_kept, count = await self._write(
-            lambda: steps.delete_other_sessions(self._tables, user_id, keep, self._clock()),
+            lambda: steps.delete_other_sessions(self._tables, user_id, kept, self._clock()),
         )
         revoked(count)
         return is_kept
 
-
-async def _run(transaction: AsyncTransaction, operation: Steps[T]) -> T:
-    """Execute the statements that the operation yields, until it returns."""
-    try:
-        statement = next(operation)
-        while True:
-            statement = operation.send(result_of(await transaction.execute(statement)))
-    except StopIteration as end:
-        result: T = end.value
-        return result
+    def throttle_store(self) -> AsyncSQLAlchemyThrottleStore:
+        """Return where ``Auth`` counts failed logins: in the same database."""
+        return AsyncSQLAlchemyThrottleStore(self._source, self._tables, self._ids, self._clock)

@@ -5,49 +5,32 @@ The operations are in :mod:`lucia._sqlalchemy.statements`; here they are run.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import copy
-from typing import Any, Final, Self, TypeVar
+from datetime import timedelta
+from functools import partial
+from typing import Any, Final
 
-from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
-
-from lucia._compat.pause import Pause
+from lucia._sync.stores.sql_throttling import SQLAlchemyThrottleStore
+from lucia._sync.stores.sql_transactions import Source, Transactions
 from lucia._logs import revoked
+from lucia._rules.id_hashes import RawIds
 from lucia._rules.sessions import Clock, system_clock
 from lucia._sqlalchemy import statements as steps
-from lucia._sqlalchemy.statements import Steps
-from lucia._sqlalchemy.tables import (
-    MAX_ATTEMPTS,
-    Connection,
-    Engine,
-    Session,
-    SessionMaker,
-    AuthTables,
-    check_sessions,
-    check_source,
-    hide_parameters,
-    owns_transactions,
-    result_of,
-    retry_pause,
-    was_rolled_back,
+from lucia._sqlalchemy.at_rest import ids_to_delete, stored_ids
+from lucia._sqlalchemy.cleanup import (
+    DeletedRows,
+    Expired,
+    ExpiringRows,
+    delete_rows,
+    find_expired,
+    kinds_of,
 )
-from lucia.errors import LuciaError
+from lucia._sqlalchemy.tables import AuthTables, check_sessions
 from lucia.models import UNSET, KeyRow, SessionRow, Unset, UserRow
-
-T = TypeVar("T")
-
-OperationFactory = Callable[[], Steps[T]]
-"""Returns a new generator of an operation for each attempt, since a generator runs once."""
-
-Transaction = Session | Connection
-"""The caller's own transaction."""
-
-Source = Engine | SessionMaker[Any] | Transaction
-"""Where an adapter gets its transactions from."""
 
 _ANY_USER: Final = "any user"
 
 
-class SQLAlchemyUserAdapter:
+class SQLAlchemyUserAdapter(Transactions):
     """Users and keys in a database.
 
     With an engine or a sessionmaker each call is a short transaction of its own, so that no
@@ -83,6 +66,9 @@ class SQLAlchemyUserAdapter:
                                NULL``; then see ``get_key``
     ``delete_non_primary_key`` ``DELETE FROM auth_key WHERE id IN (…) AND NOT primary_key``
     ``delete_keys_by_user_id`` ``DELETE FROM auth_key WHERE user_id = :user_id``
+    ``delete_expired``         for each table ``SELECT id … WHERE expires < :before ORDER BY expires
+                               LIMIT :batch``, and in another transaction ``DELETE … WHERE id IN (…)
+                               AND expires < :before``; again until fewer are found
     ========================== =====================================================================
 
     On MySQL and MariaDB each comparison with a text, such as an id or a hash, also compares the
@@ -106,33 +92,17 @@ class SQLAlchemyUserAdapter:
         source: an engine, a sessionmaker, or the caller's own session or connection. It is never
             closed here.
         tables: the tables, made in the application's metadata.
+        clock: returns the time in milliseconds since the epoch.
 
     Raises:
         TypeError: the source is none of these.
     """
 
-    def __init__(self, source: Source, tables: AuthTables) -> None:
-        check_source(self, source, Engine, SessionMaker, Session, Connection)
-        self._source = source
-        self._tables = tables
-
-    def in_transaction(self, transaction: Transaction, /) -> Self:
-        """Return an adapter that does everything in the caller's transaction.
-
-        That is a session of SQLAlchemy, or a connection. The adapter is otherwise like this one.
-
-        Raises:
-            TypeError: it is neither.
-        """
-        check_source(self, transaction, Session, Connection)
-        inside = copy(self)
-        inside._source = transaction
-        return inside
-
-    def open_transaction(self) -> object | None:
-        """Return the caller's transaction while it is open; None without one."""
-        source = self._source
-        return source.get_transaction() if isinstance(source, Transaction) else None
+    def __init__(
+        self, source: Source, tables: AuthTables, *, clock: Clock = system_clock
+    ) -> None:
+        super().__init__(source, tables)
+        self._clock = clock
 
     def get_user(self, user_id: str, /) -> UserRow | None:
         return self._read(lambda: steps.get_user(self._tables, user_id))
@@ -193,97 +163,52 @@ class SQLAlchemyUserAdapter:
     def delete_keys_by_user_id(self, user_id: str, /) -> None:
         self._write(lambda: steps.delete_keys_by_user_id(self._tables, user_id))
 
-    def _read(self, operation: OperationFactory[T]) -> T:
-        self._flush()
-        return self._transact(operation, atomic=False)
+    def delete_expired(
+        self, *, expired_for: timedelta = timedelta(days=1), batch: int = 1_000
+    ) -> DeletedRows:
+        """Delete single-use keys, sessions and counts of failed logins that have expired.
 
-    def _write(
-        self,
-        operation: OperationFactory[T],
-        refused: OperationFactory[LuciaError | None] | None = None,
-    ) -> T:
-        """Run an operation completely or not at all.
+        It is safe while the application runs, and in several processes at once. Each batch is
+        found by an index, and deleted in a transaction of its own.
 
         Args:
-            operation: writes.
-            refused: finds out which of our errors a violated constraint stands for; it runs after
-                the rollback.
+            expired_for: how long ago they must have expired, by this machine's clock. Until it is
+                deleted, using an expired key raises ``ExpiredKey``, and later ``InvalidKeyId``.
+            batch: how many rows a transaction deletes, at least 1.
+
+        Returns:
+            How many rows were deleted.
+
+        Raises:
+            TypeError: ``expired_for`` is not a ``timedelta``, or ``batch`` is not an ``int``.
+            ValueError: one of them is negative, or ``batch`` is 0.
         """
-        self._flush()
-        try:
-            return self._transact(operation, atomic=True)
-        except IntegrityError as error:
-            failure = error
-        # Not in the handler: there the database's error, which may quote ids, would become the
-        # context of ours.
-        reason = None if refused is None else self._read(refused)
-        raise reason or failure
-
-    def _flush(self) -> None:
-        """Flush the caller's session, so that an error in what is pending there is the caller's."""
-        if isinstance(self._source, Session):
-            self._source.flush()
-
-    def _transact(self, operation: OperationFactory[T], *, atomic: bool) -> T:
-        try:
-            if not isinstance(self._source, Session | Connection):
-                return self._run_in_transactions(self._source, operation)
-            run = self._run_in_savepoint if atomic else _run
-            return run(self._source, operation())
-        except StatementError as error:
-            hide_parameters(error)
-            raise
-
-    def _run_in_transactions(
-        self,
-        source: Engine | SessionMaker[Any],
-        operation: OperationFactory[T],
-    ) -> T:
-        """Run the operation in a transaction; in another one if the database rolled that back."""
-        attempt = 1
-        while True:
-            try:
-                # A new operation each time, which reads everything again.
-                with source.begin() as transaction:
-                    return _run(transaction, operation())
-            except DBAPIError as error:
-                if attempt == MAX_ATTEMPTS or not was_rolled_back(error):
-                    raise
-                if not owns_transactions(source, self._tables):
-                    raise
-            Pause.seconds(retry_pause(attempt))
-            attempt += 1
-
-    def _run_in_savepoint(self, transaction: Transaction, operation: Steps[T]) -> T:
-        """Run the operation so that a failure undoes it alone."""
-        bind = (
-            transaction.get_bind(clause=self._tables.key)
-            if isinstance(transaction, Session)
-            else transaction
+        expired = Expired(self._clock, expired_for, batch)
+        return DeletedRows(
+            **{
+                kind: self._delete_expired(rows, expired)
+                for kind, rows in kinds_of(self._tables).items()
+            }
         )
-        for statement in steps.before_savepoint(self._tables, bind.dialect.name):
-            transaction.execute(statement)
-        failure: DBAPIError | None = None
-        try:
-            with transaction.begin_nested():
-                try:
-                    return _run(transaction, operation)
-                except DBAPIError as error:
-                    failure = error
-                    raise
-        except DBAPIError as error:
-            # After a deadlock MySQL and MariaDB have no savepoint to go back to. The first error is
-            # the one to raise: by the deadlock's the caller knows that all may be repeated.
-            failure = failure or error
-        raise failure
+
+    def _delete_expired(self, rows: ExpiringRows, expired: Expired) -> int:
+        count = 0
+        while True:
+            # Found in a transaction of its own: SQLite refuses one that reads, waits and then
+            # writes.
+            found = self._read(lambda: find_expired(rows, expired))
+            count += self._write(partial(delete_rows, rows, found, expired))
+            if len(found) < expired.batch:
+                return count
 
 
 class SQLAlchemyAdapter(SQLAlchemyUserAdapter):
     """Users, keys and sessions in one database; a session and its user come in one query.
 
     See :class:`~lucia.adapters.sqlalchemy.SQLAlchemyUserAdapter` for transactions and errors.
-    Expired sessions stay until the application deletes them. Used ones (``successor`` is set) are
-    no sessions any more, and are deleted at the user's next renewals.
+    Expired sessions stay until ``delete_expired`` is called. Used ones (``successor`` is set) are
+    no sessions any more, and are deleted at the user's next renewals too. Failed logins are counted
+    in ``auth_throttle``.
 
     ============================== =================================================================
     method                         statements
@@ -306,8 +231,9 @@ class SQLAlchemyAdapter(SQLAlchemyUserAdapter):
     ``delete_sessions_by_user_id`` ``DELETE FROM auth_session WHERE user_id = :user_id`` until it
                                    finds nothing
     ``renew_session``              ``UPDATE auth_session SET successor = :new, active_expires =
-                                   :end_of_grace, idle_expires = :in_60_s WHERE id = :id AND
-                                   successor IS NULL AND idle_expires >= :now``; if a row is
+                                   :end_of_grace, idle_expires = :in_60_s, attributes = :sealed
+                                   WHERE id = :id AND user_id = :user_id AND successor IS NULL AND
+                                   idle_expires >= :now``; if a row is
                                    changed, see ``set_session``, then ``SELECT id`` of the user's
                                    used rows and ``DELETE … WHERE id IN (…)``; if not, see
                                    ``get_successor``, each ``SELECT`` with ``FOR UPDATE``
@@ -318,26 +244,45 @@ class SQLAlchemyAdapter(SQLAlchemyUserAdapter):
                                    FOR UPDATE`` finds no other
     ============================== =================================================================
 
+    With ``id_keys`` each ``:id`` is the hash of an id. Where an id may have several stored forms,
+    by several keys or as it is, ``id = :id`` is ``id IN (…)``; of the UPDATEs there is one for each
+    of them, until one changes a row.
+
     Args:
         source, tables: see the user adapter; the tables are made with ``sessions=True``.
+        id_keys: with these, hashes of ids under the first key are stored, 64 hex digits; those
+            under the other keys are read too. ``get_sessions_by_user_id`` then returns hashes,
+            which ``delete_session`` accepts. The names of failed logins are hashed with the first
+            one.
+        raw_ids: with ``id_keys``, whether sessions that are stored under their ids as they are can
+            still be used: ``read`` yes, ``refuse`` no; ``write`` also stores new ones so.
         clock: returns the time in milliseconds since the epoch.
 
     Raises:
-        ValueError: the tables were made without ``sessions=True``.
+        TypeError: ``id_keys`` is not a sequence of ``bytes``.
+        ValueError: the tables were made without ``sessions=True``, or a key has fewer than 32
+            bytes.
+        ImportError: there are ``id_keys``, and cryptography is not installed.
     """
 
     keeps_attributes: bool = True
     expires_records: bool = False
 
     def __init__(
-        self, source: Source, tables: AuthTables, *, clock: Clock = system_clock
+        self,
+        source: Source,
+        tables: AuthTables,
+        *,
+        id_keys: Sequence[bytes] = (),
+        raw_ids: RawIds = "read",
+        clock: Clock = system_clock,
     ) -> None:
-        super().__init__(source, tables)
+        super().__init__(source, tables, clock=clock)
         check_sessions(tables)
-        self._clock = clock
+        self._ids = stored_ids(id_keys, raw_ids)
 
     def get_session(self, session_id: str, /) -> SessionRow | None:
-        return self._read(lambda: steps.get_session(self._tables, session_id))
+        return self._read(lambda: steps.get_session(self._tables, self._ids, session_id))
 
     def get_sessions_by_user_id(self, user_id: str, /) -> Sequence[SessionRow]:
         return self._read(lambda: steps.get_sessions_by_user_id(self._tables, user_id))
@@ -345,25 +290,30 @@ class SQLAlchemyAdapter(SQLAlchemyUserAdapter):
     def get_session_and_user_by_session_id(
         self, session_id: str, /
     ) -> tuple[SessionRow, UserRow] | None:
-        return self._read(lambda: steps.get_session_and_user(self._tables, session_id))
+        return self._read(
+            lambda: steps.get_session_and_user(self._tables, self._ids, session_id)
+        )
 
     def set_session(self, session: SessionRow, /) -> None:
+        row = self._ids.to_stored(session)
         self._write(
-            lambda: steps.set_session(self._tables, session),
-            lambda: steps.why_refused(self._tables, session_id=session.id, user_id=session.user_id),
+            lambda: steps.set_session(self._tables, row),
+            lambda: steps.why_refused(self._tables, session_id=row.id, user_id=row.user_id),
         )
 
     def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+        row = self._ids.to_stored(session)
         count = self._write(
-            lambda: steps.set_session_capped(self._tables, session, limit, self._clock()),
-            lambda: steps.why_refused(self._tables, session_id=session.id, user_id=session.user_id),
+            lambda: steps.set_session_capped(self._tables, row, limit, self._clock()),
+            lambda: steps.why_refused(self._tables, session_id=row.id, user_id=row.user_id),
         )
         revoked(count)
         return session
 
     def delete_session(self, /, *session_ids: str) -> None:
+        stored = ids_to_delete(self._ids, session_ids)
         count = self._write(
-            lambda: steps.delete_sessions(self._tables, session_ids, self._clock()),
+            lambda: steps.delete_sessions(self._tables, stored, self._clock()),
         )
         revoked(count)
 
@@ -374,29 +324,25 @@ class SQLAlchemyAdapter(SQLAlchemyUserAdapter):
         self, session_id: str, successor: SessionRow, /, *, grace: int
     ) -> SessionRow | None:
         return self._write(
-            lambda: steps.renew_session(self._tables, session_id, successor, grace, self._clock()),
-            lambda: steps.why_refused(self._tables, session_id=successor.id),
+            lambda: steps.renew_session(
+                self._tables, self._ids, session_id, successor, grace, self._clock()
+            ),
+            lambda: steps.why_refused(self._tables, session_id=self._ids.stored(successor.id)),
         )
 
     def get_successor(self, session_id: str, /) -> SessionRow | None:
         return self._read(
-            lambda: steps.get_successor(self._tables, session_id, self._clock()),
+            lambda: steps.get_successor(self._tables, self._ids, session_id, self._clock()),
         )
 
     def delete_other_sessions(self, user_id: str, keep: str, /) -> bool:
+        kept = self._ids.candidates(keep)
         is_kept, count = self._write(
-            lambda: steps.delete_other_sessions(self._tables, user_id, keep, self._clock()),
+            lambda: steps.delete_other_sessions(self._tables, user_id, kept, self._clock()),
         )
         revoked(count)
         return is_kept
 
-
-def _run(transaction: Transaction, operation: Steps[T]) -> T:
-    """Execute the statements that the operation yields, until it returns."""
-    try:
-        statement = next(operation)
-        while True:
-            statement = operation.send(result_of(transaction.execute(statement)))
-    except StopIteration as end:
-        result: T = end.value
-        return result
+    def throttle_store(self) -> SQLAlchemyThrottleStore:
+        """Return where ``Auth`` counts failed logins: in the same database."""
+        return SQLAlchemyThrottleStore(self._source, self._tables, self._ids, self._clock)

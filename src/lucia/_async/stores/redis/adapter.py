@@ -10,7 +10,7 @@ from typing import Final, Self, TypeVar, Unpack
 from lucia._async.stores.redis.driver import AsyncRedisDriver
 from lucia._async.stores.redis.reader import AsyncSessionReader
 from lucia._async.stores.redis.throttling import AsyncRedisThrottleStore
-from lucia._redis.at_rest import RawIds, at_rest
+from lucia._redis.at_rest import at_rest
 from lucia._redis.cluster import ClusterStore, PlainSteps
 from lucia._redis.commands import Operation, with_or_without_scripts
 from lucia._redis.keys import Layout, LayoutName
@@ -21,6 +21,7 @@ from lucia._redis.store import ServerStore, Store, choose_store
 from lucia._redis.throttling import KeyedNames
 from lucia._redis.transport.clients import AsyncRedisClient, check_client, is_cluster
 from lucia._redis.transport.settings import AsyncReadOptions, AsyncSettings, deadline_seconds
+from lucia._rules.id_hashes import RawIds
 from lucia._rules.sessions import system_clock
 from lucia.models import AsyncFoundSession, SessionRow
 

@@ -11,7 +11,7 @@ from typing import Final, Self, TypeVar, Unpack
 from lucia._sync.stores.redis.driver import RedisDriver
 from lucia._sync.stores.redis.reader import SessionReader
 from lucia._sync.stores.redis.throttling import RedisThrottleStore
-from lucia._redis.at_rest import RawIds, at_rest
+from lucia._redis.at_rest import at_rest
 from lucia._redis.cluster import ClusterStore, PlainSteps
 from lucia._redis.commands import Operation, with_or_without_scripts
 from lucia._redis.keys import Layout, LayoutName
@@ -22,6 +22,7 @@ from lucia._redis.store import ServerStore, Store, choose_store
 from lucia._redis.throttling import KeyedNames
 from lucia._redis.transport.clients import RedisClient, check_client, is_cluster
 from lucia._redis.transport.settings import ReadOptions, Settings, deadline_seconds
+from lucia._rules.id_hashes import RawIds
 from lucia._rules.sessions import system_clock
 from lucia.models import FoundSession, SessionRow
 
