@@ -24,13 +24,13 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column, relationship
 from sqlalchemy.types import UserDefinedType
 
+from lucia._rules.transactions import retry_pause
 from lucia._sqlalchemy import statements as steps
 from lucia._sqlalchemy.statements import Steps
 from lucia._sqlalchemy.tables import (
     AuthTables,
     StatementResult,
     hide_parameters,
-    retry_pause,
     was_rolled_back,
 )
 from lucia.errors import InvalidUserId

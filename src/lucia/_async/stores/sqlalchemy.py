@@ -12,10 +12,10 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 from lucia._compat.pause import AsyncPause
 from lucia._logs import revoked
 from lucia._rules.sessions import Clock, system_clock
+from lucia._rules.transactions import MAX_ATTEMPTS, retry_pause
 from lucia._sqlalchemy import statements as steps
 from lucia._sqlalchemy.statements import Steps
 from lucia._sqlalchemy.tables import (
-    MAX_ATTEMPTS,
     AsyncConnection,
     AsyncEngine,
     AsyncSession,
@@ -26,7 +26,6 @@ from lucia._sqlalchemy.tables import (
     hide_parameters,
     owns_transactions,
     result_of,
-    retry_pause,
     was_rolled_back,
 )
 from lucia.errors import LuciaError
