@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 # Assertions in these helpers explain their failures as those of tests do.
 pytest.register_assert_rewrite("tests.support", "tests.aio.support", "tests.sync.support")
 
-pytest_plugins = ["tests.support.redis_servers", "tests.support.sql_servers"]
+pytest_plugins = [
+    "tests.support.redis_servers",
+    "tests.support.sql_servers",
+    "tests.support.django_databases",
+]
 
 # How long an example takes depends on the machine more than on the code.
 settings.register_profile("no deadline", settings(), deadline=None)
