@@ -34,7 +34,7 @@ def _on_server(server: SqlServer) -> Iterator[None]:
 def _emptied(alias: str) -> Iterator[str]:
     """Yield the name of a database, then empty it and close every thread's connection."""
     from django.apps import apps
-    from django.db import connections
+    from django.db import connections, transaction
     from django.db.backends.signals import connection_created
 
     opened: list[Any] = []
@@ -46,8 +46,8 @@ def _emptied(alias: str) -> Iterator[str]:
     connection_created.connect(remember)
     try:
         yield alias
-        with connections[alias].constraint_checks_disabled():
-            for label in ("auth", "lucia", "django_site"):
+        with connections[alias].constraint_checks_disabled(), transaction.atomic(alias):
+            for label in ("lucia", "auth", "django_site"):
                 for model in apps.get_app_config(label).get_models():
                     rows: Any = model._base_manager.using(alias)
                     rows.all()._raw_delete(alias)
@@ -60,7 +60,7 @@ def _emptied(alias: str) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def _sqlite_site(tmp_path_factory: pytest.TempPathFactory) -> None:
     file: Path = tmp_path_factory.mktemp("django") / "site.db"
-    options = {"timeout": 30, "transaction_mode": "IMMEDIATE"}
+    options = {"timeout": 30, "init_command": "PRAGMA synchronous=OFF"}
     _migrate("sqlite", NAME=str(file), OPTIONS=options)
 
 
