@@ -100,7 +100,7 @@ class DjangoUserAdapter:
         models.check_attributes(attributes)
         pk = models.new_user_pk(user_id, self._using)
         return self._write(
-            lambda: self._insert_user({"pk": pk, **attributes}, lambda _: key),
+            lambda: self._insert_user({**models.pk_values(pk), **attributes}, lambda _: key),
             lambda: self._why_refused(key),
             hidden=[user_id, dict(attributes), *_secrets(key)],
         )

@@ -99,6 +99,11 @@ class AuthModels:
             )
         return value
 
+    def pk_values(self, pk: Any) -> dict[str, Any]:
+        """Return the values of a new user's primary key, in each table that the model inherits."""
+        fields = self.user._meta.concrete_fields
+        return {field.attname: pk for field in fields if field.primary_key}
+
     def user_row(self, values: Sequence[Any]) -> UserRow:
         """Return the user with this primary key and these attributes."""
         return UserRow(

@@ -4,6 +4,7 @@ The adapters for SQLAlchemy and for Django's ORM share these rules.
 """
 
 import random
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 
@@ -31,6 +32,8 @@ _SHORTEST_HIDDEN: Final = 8
 """Shorter values stay in an error's text: they are no secrets, and without them it is garbled."""
 _LONGEST_QUOTED: Final = 40
 """Some databases quote only the beginning of a long value, so that is hidden too."""
+_QUOTED_ROW: Final = re.compile(r"(?s)(?<=Failing row contains \().*")
+"""PostgreSQL quotes the whole row, also values that the statement does not have."""
 
 
 def is_rollback(error: BaseException | None) -> bool:
@@ -51,6 +54,8 @@ def retry_pause(attempt: int) -> float:
 
 def hide_values(error: BaseException, values: object) -> None:
     """Remove a statement's values (ids, hashes, attributes) from the texts of an error's chain.
+
+    Also the rows that PostgreSQL quotes.
 
     Args:
         error: the error; its causes are changed too.
@@ -94,4 +99,5 @@ def _without(secrets: Iterable[str], value: Any) -> Any:
     if isinstance(value, str):
         for secret in secrets:
             value = value.replace(secret, _HIDDEN)
+        return _QUOTED_ROW.sub(f"{_HIDDEN})", value)
     return value

@@ -10,7 +10,7 @@ from django.db import models
 from lucia.adapters.django.base_key import AbstractKey
 from lucia.adapters.django.fields import ExactCharField
 
-__all__ = ["Guest", "GuestKey", "Member", "MemberKey", "Person", "PersonKey"]
+__all__ = ["Editor", "EditorKey", "Guest", "GuestKey", "Member", "MemberKey", "Person", "PersonKey"]
 
 
 class Person(models.Model):
@@ -59,3 +59,15 @@ class GuestKey(AbstractKey):
     """A key of a guest."""
 
     user = models.ForeignKey(Guest, models.CASCADE)
+
+
+class Editor(Person):
+    """A person with a table of its own besides."""
+
+    desk = models.CharField(max_length=200, default="")
+
+
+class EditorKey(AbstractKey):
+    """A key of an editor."""
+
+    user = models.ForeignKey(Editor, models.CASCADE)

@@ -8,6 +8,7 @@ from zlib import crc32
 
 import pytest
 
+from lucia import DuplicateKeyId
 from lucia.adapters.django import DjangoUserAdapter
 from lucia.models import KeyRow, UserRow
 from lucia.testing import UserAdapterSuite
@@ -60,3 +61,27 @@ def test_other_spellings(django_database: str) -> None:
     """With ids in the database's default collation too, another spelling of an id is unknown."""
     adapter = DjangoUserAdapter("django_site.GuestKey", using=django_database)
     UserAdapterSuite().test_other_spellings(adapter)
+
+
+def test_assigned_ids(django_database: str) -> None:
+    """The database assigns the id of a new user, whose key is stored with it, both or neither."""
+    adapter = DjangoUserAdapter(using=django_database)
+    made: list[str] = []
+
+    def make_key(user_id: str) -> KeyRow:
+        made.append(user_id)
+        return KeyRow(
+            id="email:anna", user_id=user_id, hashed_password=None, primary_key=True, expires=None
+        )
+
+    anna = adapter.add_user({"username": "anna"}, make_key)
+    bert = adapter.add_user({"username": "bert"}, None)
+    assert anna.id.isdecimal()
+    assert anna.id != bert.id
+    assert adapter.get_user(anna.id) == anna
+    assert [key.id for key in adapter.get_keys_by_user_id(anna.id)] == ["email:anna"]
+    with pytest.raises(DuplicateKeyId):
+        adapter.add_user({"username": "carl"}, make_key)
+    assert len(made) == 2
+    assert adapter.get_user(made[1]) is None
+    assert adapter.get_keys_by_user_id(bert.id) == []
