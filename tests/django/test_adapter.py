@@ -112,6 +112,20 @@ def test_generated_id_for_a_number(django_sqlite: str) -> None:
         uuids.set_user("k3v9x0q8w2e7r1t", {}, None)
 
 
+def test_nobody_assigns_ids(on_sqlite: DjangoUserAdapter) -> None:
+    """A user without an id is refused if the primary key has no default."""
+    with pytest.raises(ImproperlyConfigured, match="Person assigns no ids: .* an ExactCharField "):
+        on_sqlite.add_user({}, None)
+
+
+def test_default_ids(django_sqlite: str) -> None:
+    """The primary key's default assigns ids too."""
+    adapter = DjangoUserAdapter("django_site.MemberKey", using=django_sqlite)
+    member = adapter.add_user({"name": "Anna"}, None)
+    assert str(UUID(member.id)) == member.id
+    assert adapter.get_user(member.id) == member
+
+
 def test_id_that_is_too_long(people: DjangoUserAdapter) -> None:
     """A key for an id that is longer than its column is refused as that of an unknown user."""
     with pytest.raises(InvalidUserId) as caught:
@@ -144,7 +158,7 @@ def test_unknown_attribute(on_sqlite: DjangoUserAdapter, name: str) -> None:
     known = f"Person has no attribute {name}; .* are: email, inviter_id, name, town, visits"
     calls: list[Callable[[], object]] = [
         lambda: on_sqlite.set_user("u1", {name: "x"}, None),
-        lambda: on_sqlite.add_user({name: "x"}, None),
+        lambda: DjangoUserAdapter(PersonKey).add_user({name: "x"}, None),
         lambda: on_sqlite.update_user_attributes("u1", {name: "x"}),
     ]
     for call in calls:
@@ -394,7 +408,7 @@ def test_no_values_in_errors(people: DjangoUserAdapter) -> None:
     people.set_user("u2", {"town": towns[1]}, None)
     calls: list[Callable[[], object]] = [
         lambda: people.set_user("u3", {"email": EMAIL}, key("carl", "u3")),
-        lambda: people.add_user({"email": EMAIL}, None),
+        lambda: people.set_user("u5", {"email": EMAIL}, None),
         lambda: people.update_user_attributes("u2", {"email": EMAIL}),
         lambda: people.update_user_attributes("u2", {"name": None}),
         lambda: people.set_user("u4", {"name": None, "email": OTHER_EMAIL}, None),

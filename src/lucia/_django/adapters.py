@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from time import sleep
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.db import (
@@ -27,6 +27,9 @@ from lucia.models import UNSET, KeyRow, Unset, UserRow
 __all__ = ["AsyncDjangoUserAdapter", "DjangoUserAdapter"]
 
 T = TypeVar("T")
+
+_ANY_USER: Final = "any user"
+"""Stands for a user's id where that does not matter."""
 
 
 class DjangoUserAdapter:
@@ -109,19 +112,13 @@ class DjangoUserAdapter:
         self, attributes: Mapping[str, Any], make_key: Callable[[str], KeyRow] | None, /
     ) -> UserRow:
         self._models.check_attributes(attributes)
-        made: list[KeyRow] = []
-
-        def remember_key(user_id: str) -> KeyRow | None:
-            key = None if make_key is None else make_key(user_id)
-            made[:] = [] if key is None else [key]
-            hidden.extend(_secrets(key))
-            return key
-
-        hidden: list[Any] = [dict(attributes)]
+        self._models.check_assigned_ids()
+        # The key of any user has the same id and hash: the database may refuse the user first.
+        sample = None if make_key is None else make_key(_ANY_USER)
         return self._write(
-            lambda: self._insert_user(attributes, remember_key),
-            lambda: self._why_refused(*made),
-            hidden=hidden,
+            lambda: self._insert_user(attributes, make_key or (lambda _: None)),
+            lambda: self._why_refused(sample),
+            hidden=[dict(attributes), *_secrets(sample)],
         )
 
     def delete_user(self, user_id: str, /) -> None:
@@ -281,7 +278,7 @@ class DjangoUserAdapter:
             count += deleted.get(self._models.key._meta.label, 0)
         return count
 
-    def _why_refused(self, key: KeyRow | None = None) -> LuciaError | None:
+    def _why_refused(self, key: KeyRow | None) -> LuciaError | None:
         """Return DuplicateKeyId if the key's id is taken, else None.
 
         By the rows that are there, since error texts and codes differ between databases.

@@ -7,6 +7,8 @@ from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.db import connections
 from django.db.models import (
+    NOT_PROVIDED,
+    AutoField,
     BinaryField,
     Field,
     ForeignKey,
@@ -98,6 +100,21 @@ class AuthModels:
                 "or generate_custom_user_id="
             )
         return value
+
+    def check_assigned_ids(self) -> None:
+        """Refuse users whose ids nobody assigns.
+
+        Raises:
+            ImproperlyConfigured: the primary key has no default.
+        """
+        field = _referenced(self.user._meta.pk)
+        if not isinstance(field, AutoField) and not field.has_default():
+            if field.db_default is NOT_PROVIDED:
+                raise ImproperlyConfigured(
+                    f"{self.user._meta.label} assigns no ids: its primary key is "
+                    f"{_with_article(field)} without a default; give it one, or Auth a "
+                    "generate_custom_user_id="
+                )
 
     def pk_values(self, pk: Any) -> dict[str, Any]:
         """Return the values of a new user's primary key, in each table that the model inherits."""
