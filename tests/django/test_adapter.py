@@ -114,7 +114,7 @@ def test_generated_id_for_a_number(django_sqlite: str) -> None:
 
 def test_nobody_assigns_ids(on_sqlite: DjangoUserAdapter) -> None:
     """A user without an id is refused if the primary key has no default."""
-    with pytest.raises(ImproperlyConfigured, match="Person assigns no ids: .* an ExactCharField "):
+    with pytest.raises(ImproperlyConfigured, match=r"Person assigns no ids: .* an ExactCharField "):
         on_sqlite.add_user({}, None)
 
 

@@ -13,6 +13,8 @@ import lucia.testing
 OPTIONAL = (
     "aiosqlite",
     "argon2",
+    "asgiref",
+    "django",
     "fastapi",
     "hypothesis",
     "msgspec",
@@ -195,6 +197,7 @@ def test_redis_adapter_that_fails_for_another_reason(monkeypatch: pytest.MonkeyP
     [
         ("lucia.adapters.redis", "redis"),
         ("lucia.adapters.sqlalchemy", "sqlalchemy"),
+        ("lucia.adapters.django", "django"),
         ("lucia.middleware.fastapi", "fastapi"),
         ("lucia.middleware.starlette", "starlette"),
         ("lucia.cli", "cli"),

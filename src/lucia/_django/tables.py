@@ -7,7 +7,6 @@ from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.db import connections
 from django.db.models import (
-    NOT_PROVIDED,
     AutoField,
     BinaryField,
     Field,
@@ -108,13 +107,12 @@ class AuthModels:
             ImproperlyConfigured: the primary key has no default.
         """
         field = _referenced(self.user._meta.pk)
-        if not isinstance(field, AutoField) and not field.has_default():
-            if field.db_default is NOT_PROVIDED:
-                raise ImproperlyConfigured(
-                    f"{self.user._meta.label} assigns no ids: its primary key is "
-                    f"{_with_article(field)} without a default; give it one, or Auth a "
-                    "generate_custom_user_id="
-                )
+        if not (isinstance(field, AutoField) or field.has_default() or field.has_db_default()):
+            raise ImproperlyConfigured(
+                f"{self.user._meta.label} assigns no ids: its primary key is "
+                f"{_with_article(field)} without a default; give it one, or Auth a "
+                "generate_custom_user_id="
+            )
 
     def pk_values(self, pk: Any) -> dict[str, Any]:
         """Return the values of a new user's primary key, in each table that the model inherits."""
