@@ -1,5 +1,8 @@
 """The Django adapters: ids, attributes, transactions, races, and errors without secrets."""
 
+# Types of fields come from the mypy plugin of django-stubs, which is not used here.
+# mypy: disable-error-code="var-annotated"
+
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress

@@ -107,7 +107,7 @@ def test_deadlock(people: DjangoUserAdapter, server: str) -> None:
     assert people.get_key(KEY.id) is None
 
 
-def test_attempts_are_bounded(
+def test_repetitions_are_bounded(
     people: DjangoUserAdapter, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last attempt's error is raised, and nothing was changed."""

@@ -64,10 +64,10 @@ def test_project(project: Path, redis_server: Server) -> None:
     assert len(names) == 5
     write(project, *names, url=redis_server.url)
     run(project, "manage.py", "makemigrations", "--check")
-    for command in COMMANDS[2:4]:
-        output = run(project, *command.split()[1:])
-    assert "Ran 5 tests" in output
-    assert COMMANDS[4:] == ["python manage.py runserver"]
+    migrate, test, serve = (command.split()[1:] for command in COMMANDS[2:])
+    run(project, *migrate)
+    assert "Ran 5 tests" in run(project, *test)
+    assert serve == ["manage.py", "runserver"]
     assert "[X] 0001_initial" in run(project, "manage.py", "showmigrations", "lucia")
     run(project, "manage.py", "migrate", "lucia", "zero")
     assert "[ ] 0001_initial" in run(project, "manage.py", "showmigrations", "lucia")
