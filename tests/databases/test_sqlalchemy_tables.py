@@ -24,7 +24,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column, relationship
 from sqlalchemy.types import UserDefinedType
 
-from lucia._rules.transactions import retry_pause
+from lucia._rules.database_errors import retry_pause
 from lucia._sqlalchemy import statements as steps
 from lucia._sqlalchemy.statements import Steps
 from lucia._sqlalchemy.tables import (
@@ -476,6 +476,14 @@ def test_hidden_beginnings() -> None:
     error = violated(f"Failing row contains ({secret[:64]}...)", (secret,))
     hide_parameters(error)
     assert secret[:20] not in str(error)
+
+
+def test_hidden_rows() -> None:
+    """A row that PostgreSQL quotes is redacted: it has values that the statement does not."""
+    error = violated("Failing row contains (u1, the-hash,\n null).", ("u1",))
+    hide_parameters(error)
+    assert "Failing row contains ([hidden])" in str(error)
+    assert "the-hash" not in f"{error} {error.__cause__} {vars(error.__cause__)}"
 
 
 def test_short_values_stay() -> None:

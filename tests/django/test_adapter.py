@@ -3,10 +3,12 @@
 # Types of fields come from the mypy plugin of django-stubs, which is not used here.
 # mypy: disable-error-code="var-annotated"
 
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from importlib import import_module
 from threading import Thread
 from typing import Any
 from uuid import UUID
@@ -538,3 +540,11 @@ def test_collation_of_mysql() -> None:
     connection.mysql_is_mariadb = False
     field = ExactCharField(max_length=255)
     assert field.db_parameters(connection)["collation"] == "utf8mb4_0900_bin"
+
+
+def test_other_import_errors_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An import that fails for another reason than missing Django raises its own error."""
+    monkeypatch.delitem(sys.modules, "lucia.adapters.django")
+    monkeypatch.setitem(sys.modules, "lucia._django.adapters", None)
+    with pytest.raises(ImportError, match=r"lucia\._django\.adapters"):
+        import_module("lucia.adapters.django")

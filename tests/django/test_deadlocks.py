@@ -11,7 +11,7 @@ from django.db.transaction import TransactionManagementError
 
 from lucia import KeyRow
 from lucia._django import adapters
-from lucia._rules.transactions import MAX_ATTEMPTS
+from lucia._rules.database_errors import MAX_ATTEMPTS
 from lucia.adapters.django import DjangoUserAdapter
 from tests.support.django_site.models import Person, PersonKey
 from tools.servers import PATIENCE, until

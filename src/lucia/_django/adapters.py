@@ -20,7 +20,7 @@ from django.db.models import Model, QuerySet
 
 from lucia._compat.blocks import Blocks
 from lucia._django.tables import KEY_COLUMNS, AuthModels, exactly, key_row
-from lucia._rules.transactions import MAX_ATTEMPTS, hide_values, is_rollback, retry_pause
+from lucia._rules.database_errors import MAX_ATTEMPTS, hide_values, is_rollback, retry_pause
 from lucia.errors import DuplicateKeyId, InvalidUserId, LuciaError
 from lucia.models import UNSET, KeyRow, Unset, UserRow
 

@@ -45,7 +45,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.schema import SchemaItem
 
 from lucia._logs import row_ignored
-from lucia._rules.transactions import hide_values, is_rollback
+from lucia._rules.database_errors import hide_values, is_rollback
 from lucia._rules.user_ids import UserIdType
 from lucia._sqlalchemy.columns import (
     KeyColumns,

@@ -12,8 +12,8 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 
 from lucia._compat.pause import Pause
 from lucia._logs import revoked
+from lucia._rules.database_errors import MAX_ATTEMPTS, retry_pause
 from lucia._rules.sessions import Clock, system_clock
-from lucia._rules.transactions import MAX_ATTEMPTS, retry_pause
 from lucia._sqlalchemy import statements as steps
 from lucia._sqlalchemy.statements import Steps
 from lucia._sqlalchemy.tables import (
