@@ -31,6 +31,7 @@ pytest_plugins = [
     "tests.support.sql_servers",
     "tests.support.mongo_servers",
     "tests.support.suite_databases",
+    "tests.support.django_databases",
 ]
 
 # How long an example takes depends on the machine more than on the code.

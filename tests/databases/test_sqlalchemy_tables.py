@@ -31,6 +31,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_colu
 from sqlalchemy.types import UserDefinedType
 from sqlmodel import AutoString
 
+from lucia._rules.database_errors import retry_pause
 from lucia._rules.throttling import FailureRule
 from lucia._rules.user_ids import UserIdType
 from lucia._sqlalchemy import statements as steps
@@ -43,7 +44,6 @@ from lucia._sqlalchemy.tables import (
     StatementResult,
     check_throttle,
     hide_parameters,
-    retry_pause,
     was_rolled_back,
 )
 from lucia._sqlalchemy.throttling import Names, count_attempt, judge_attempt, take_back
@@ -678,6 +678,14 @@ def test_hidden_values_of_other_types() -> None:
     assert not any(
         quoted in str(error) for quoted in (str(uuid), uuid.hex, "1234567890", "c8c9", "1999")
     )
+
+
+def test_hidden_rows() -> None:
+    """A row that PostgreSQL quotes is redacted: it has values that the statement does not."""
+    error = violated("Failing row contains (u1, the-hash,\n null).", ("u1",))
+    hide_parameters(error)
+    assert "Failing row contains ([hidden])" in str(error)
+    assert "the-hash" not in f"{error} {error.__cause__} {vars(error.__cause__)}"
 
 
 def test_short_values_stay() -> None:

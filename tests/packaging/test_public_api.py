@@ -14,7 +14,9 @@ import lucia.testing
 OPTIONAL = (
     "aiosqlite",
     "argon2",
+    "asgiref",
     "bson",
+    "django",
     "fastapi",
     "hypothesis",
     "msgspec",
@@ -208,6 +210,7 @@ def test_import_that_fails_for_another_reason(
         ("lucia.adapters.mongodb", "mongodb"),
         ("lucia.adapters.redis", "redis"),
         ("lucia.adapters.sqlalchemy", "sqlalchemy"),
+        ("lucia.adapters.django", "django"),
         ("lucia.middleware.fastapi", "fastapi"),
         ("lucia.middleware.starlette", "starlette"),
         ("lucia.cli", "cli"),

@@ -11,6 +11,7 @@ import lucia
 OPTIONAL = {
     "argon2",
     "cryptography",
+    "django",
     "fastapi",
     "pymongo",
     "redis",
@@ -45,7 +46,12 @@ for name in lucia.__all__:
     getattr(lucia, name)
 found = dict(refusals("lucia"))
 assert not OPTIONAL & {name.split(".")[0] for name in sys.modules}
-assert {"lucia.adapters.mongodb", "lucia.adapters.sqlalchemy", "lucia.cli"} <= found.keys()
+assert {
+    "lucia.adapters.django",
+    "lucia.adapters.mongodb",
+    "lucia.adapters.sqlalchemy",
+    "lucia.cli",
+} <= found.keys()
 for module, message in found.items():
     assert "lucia-auth[" in message, (
         f"the error of import {module} must name the extra it needs: {message!r}"

@@ -3,8 +3,7 @@
 Also what both flavours need besides: which errors to retry, and errors without secrets.
 """
 
-import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Self, cast
 from uuid import UUID, uuid4
 
@@ -47,6 +46,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.schema import SchemaItem
 
 from lucia._logs import row_ignored
+from lucia._rules.database_errors import hide_values, is_rollback
 from lucia._rules.user_ids import UserIdType
 from lucia._sqlalchemy.columns import (
     KeyColumns,
@@ -61,7 +61,6 @@ from lucia._sqlalchemy.user_ids import UserIdText, column_as_text, ids_of, unwra
 from lucia.models import MAX_ID_LENGTH, KeyRow, SessionRow, UserRow
 
 __all__ = [
-    "MAX_ATTEMPTS",
     "AsyncConnection",
     "AsyncEngine",
     "AsyncSession",
@@ -82,35 +81,10 @@ __all__ = [
     "key_row",
     "owns_transactions",
     "result_of",
-    "retry_pause",
     "session_rows",
     "user_row",
     "was_rolled_back",
 ]
-
-
-_HIDDEN: Final = "[hidden]"
-_SHORTEST_HIDDEN: Final = 8
-"""Shorter values stay in an error's text: they are no secrets, and without them it is garbled."""
-_LONGEST_QUOTED: Final = 40
-"""Some databases quote only the beginning of a long value, so that is hidden too."""
-
-MAX_ATTEMPTS: Final = 10
-"""How often a transaction is begun before the database's error is raised."""
-
-_LONGEST_PAUSE: Final = 0.1
-"""Seconds."""
-
-_ROLLED_BACK: Final = (1213, 1020, "40P01", "40001")
-"""The codes by which a database says that it rolled a transaction back, which may then be repeated.
-
-MySQL and MariaDB: a deadlock; "Record has changed since last read", which is MariaDB's answer where
-``innodb_snapshot_isolation`` is on.
-PostgreSQL: ``deadlock_detected``, ``serialization_failure``, which is the standard's code.
-
-Not among them: MySQL's 1205, whose wait has lasted for the 50 seconds that the operator allows, and
-a lost connection, after which nobody knows whether the transaction was committed.
-"""
 
 
 class AuthTables:
@@ -531,11 +505,7 @@ def _session_row(row: Sequence[Any]) -> SessionRow | None:
 
 def was_rolled_back(error: DBAPIError) -> bool:
     """Return whether the database rolled the transaction back because of another one."""
-    # Drivers give the code as sqlstate (asyncpg, psycopg), pgcode (psycopg2) or errno (MySQL's and
-    # MariaDB's own), or as the first argument (PyMySQL, aiomysql, asyncmy, mysqlclient).
-    cause = error.orig
-    codes = [getattr(cause, name, None) for name in ("sqlstate", "pgcode", "errno")]
-    return any(code in _ROLLED_BACK for code in (*codes, *getattr(cause, "args", ())[:1]))
+    return is_rollback(error.orig)
 
 
 def owns_transactions(
@@ -550,54 +520,9 @@ def owns_transactions(
     return isinstance(source().get_bind(clause=tables.key), Engine)
 
 
-def retry_pause(attempt: int) -> float:
-    """Return for how many seconds to wait after an attempt, the first being 1.
-
-    The time is random, so that two transactions that were in conflict once are not again.
-    """
-    return random.uniform(0, min(_LONGEST_PAUSE, 0.005 * 2**attempt))  # noqa: S311  no secret
-
-
 def hide_parameters(error: StatementError) -> None:
     """Remove the statement's values (ids, hashes, attributes) from this error and its causes."""
-    # The longest first: once a shorter text that is part of it is replaced, a longer one is not
-    # found.
-    secrets = sorted(_quotable(error.params), key=len, reverse=True)
+    parameters = error.params
     error.hide_parameters = True
     error.params = None
-    for link in _chain(error):
-        link.args = tuple(_without(secrets, value) for value in link.args)
-        # Drivers keep texts in attributes too, as asyncpg does in detail.
-        vars(link).update(
-            {
-                name: _without(secrets, value)
-                for name, value in vars(link).items()
-                if isinstance(value, str)
-            }
-        )
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__
-
-
-def _quotable(value: object) -> set[str]:
-    """Return the texts in a statement's parameters, and the beginnings of long ones.
-
-    A database may quote either; numbers, UUIDs and dates it quotes as Python writes them.
-    """
-    if isinstance(value, Mapping):
-        return _quotable(tuple(cast(Mapping[object, object], value).values()))
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return set[str]().union(*map(_quotable, cast(Sequence[object], value)))
-    text = value.hex() if isinstance(value, bytes) else str(value)
-    return {text for text in (text, text[:_LONGEST_QUOTED]) if len(text) >= _SHORTEST_HIDDEN}
-
-
-def _without(secrets: Iterable[str], value: Any) -> Any:
-    if isinstance(value, str):
-        for secret in secrets:
-            value = value.replace(secret, _HIDDEN)
-    return value
+    hide_values(error, parameters)

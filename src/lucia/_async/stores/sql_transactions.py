@@ -7,10 +7,10 @@ from typing import Any, Self, TypeVar
 from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 
 from lucia._compat.pause import AsyncPause
+from lucia._rules.database_errors import MAX_ATTEMPTS, retry_pause
 from lucia._sqlalchemy import statements as steps
 from lucia._sqlalchemy.statements import Steps
 from lucia._sqlalchemy.tables import (
-    MAX_ATTEMPTS,
     AsyncConnection,
     AsyncEngine,
     AsyncSession,
@@ -20,7 +20,6 @@ from lucia._sqlalchemy.tables import (
     hide_parameters,
     owns_transactions,
     result_of,
-    retry_pause,
     was_rolled_back,
 )
 from lucia.errors import LuciaError

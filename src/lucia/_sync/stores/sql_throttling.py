@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from sqlalchemy.exc import IntegrityError
 
 from lucia._sync.stores.sql_transactions import Source, Transactions
+from lucia._rules.database_errors import MAX_ATTEMPTS
 from lucia._rules.sessions import Clock
 from lucia._rules.throttling import Attempt, FailureRule
 from lucia._sqlalchemy.at_rest import StoredIds
 from lucia._sqlalchemy.engines import OwnEngine
-from lucia._sqlalchemy.tables import MAX_ATTEMPTS, Session, AuthTables, check_throttle
+from lucia._sqlalchemy.tables import Session, AuthTables, check_throttle
 from lucia._sqlalchemy.throttling import Names, count_attempt, judge_attempt, take_back
 
 WORD_BYTES = 6

@@ -1,0 +1,3 @@
+"""Sets up Django before the tests here import its models."""
+
+import tests.support.django_site  # noqa: F401

@@ -1,0 +1,96 @@
+"""The page about Django: its files make a project, whose own tests pass."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+import redis
+
+from tests.docs.run_page import SHOWN_URL
+from tools.servers import Server
+
+PAGE: Final = Path(__file__).parents[2].joinpath("docs/django.md").read_text()
+FILES: Final = dict(re.findall(r"(?ms)^```py\n# (\S+?\.py).*?\n(.*?)^```$", PAGE))
+COMMANDS: Final = [
+    line
+    for block in re.findall(r"(?ms)^```bash\n(.*?)^```$", PAGE)
+    for line in block.splitlines()
+    if line.startswith(("django-admin", "python"))
+]
+
+
+def run(folder: Path, *arguments: str) -> str:
+    """Run Python in the folder, and return what it printed."""
+    # Without the settings of a test runner, and with the warnings of Django's next version.
+    variables = {key: value for key, value in os.environ.items() if not key.startswith("DJANGO")}
+    done = subprocess.run(
+        [sys.executable, "-W", "error::DeprecationWarning", *arguments],
+        cwd=folder,
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-5_000:]
+    return done.stdout
+
+
+def write(folder: Path, *names: str, url: str = SHOWN_URL) -> None:
+    """Write files of the page into a project; what is shown of its settings goes to their end."""
+    for name in names:
+        text = FILES[name].replace(SHOWN_URL, url)
+        with (folder / name).open("a" if name.endswith("settings.py") else "w") as file:
+            file.write(text)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Return a new project with a new app, as the page's first commands make it."""
+    start, app, *_ = COMMANDS
+    run(tmp_path, "-m", *start.replace("django-admin", "django").split())
+    run(tmp_path, *app.split()[1:])
+    return tmp_path
+
+
+def test_project(project: Path, redis_server: Server) -> None:
+    """The page's project has all migrations, and passes its tests, sync and async."""
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushall()
+    names = [name for name in FILES if not name.startswith("members/")]
+    assert len(names) == 5
+    write(project, *names, url=redis_server.url)
+    run(project, "manage.py", "makemigrations", "--check")
+    migrate, test, serve = (command.split()[1:] for command in COMMANDS[2:])
+    run(project, *migrate)
+    assert "Ran 5 tests" in run(project, *test)
+    assert serve == ["manage.py", "runserver"]
+    assert "[X] 0001_initial" in run(project, "manage.py", "showmigrations", "lucia")
+    run(project, "manage.py", "migrate", "lucia", "zero")
+    assert "[ ] 0001_initial" in run(project, "manage.py", "showmigrations", "lucia")
+
+
+def test_own_models(project: Path) -> None:
+    """The page's own models need no app of the library in the settings."""
+    run(project, "manage.py", "startapp", "members")
+    write(project, "members/models.py", "members/auth.py")
+    with (project / "mysite/settings.py").open("a") as file:
+        file.write('INSTALLED_APPS += ["members"]\n')
+    run(project, "manage.py", "makemigrations", "members")
+    run(project, "manage.py", "migrate")
+    script = """
+from lucia import PrimaryKey
+from members.auth import auth
+from members.models import MemberKey
+user = auth.create_user(
+    primary_key=PrimaryKey("email", "anna@example.com", "correct horse"),
+    attributes={"email": "anna@example.com"},
+)
+key = MemberKey.objects.get()
+print(key.user_id == user.user_id, key, MemberKey._meta.db_table)
+"""
+    output = run(project, "manage.py", "shell", "-c", script)
+    assert output.splitlines()[-1] == "True email key member_key"
