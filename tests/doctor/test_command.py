@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from lucia import cli
 from lucia._redis.doctor.findings import Kind
 from lucia._rules.sessions import new_session_id
+from lucia.cli import doctor as doctor_command
 from tests.doctor.damaged_stores import (
     LAYOUTS,
     DamagedStore,
@@ -293,7 +293,7 @@ def test_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")  # the tests may run without a terminal
     for is_terminal in (True, False):
         text = StringIO()
-        with cli._progress(Console(file=text, force_terminal=is_terminal)) as progress:
+        with doctor_command._progress(Console(file=text, force_terminal=is_terminal)) as progress:
             progress(10, None, 0)
             progress(20, 40, 0)
             progress(40, 30, 5)

@@ -1,5 +1,6 @@
 """The public names, and what importing them does not import."""
 
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -177,12 +178,21 @@ def test_redis_adapter_imports_no_client() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_redis_adapter_that_fails_for_another_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("module", "broken"),
+    [
+        ("lucia.adapters.redis", "lucia._async.stores.redis.adapter"),
+        ("lucia.cli", "lucia.cli.doctor"),
+    ],
+)
+def test_import_that_fails_for_another_reason(
+    module: str, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An import that fails for another reason raises the original error."""
-    monkeypatch.delitem(sys.modules, "lucia.adapters.redis", raising=False)
-    monkeypatch.setitem(sys.modules, "lucia._async.stores.redis.adapter", None)
-    with pytest.raises(ImportError, match=r"lucia\._async\.stores\.redis\.adapter"):
-        import_module("lucia.adapters.redis")
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setitem(sys.modules, broken, None)
+    with pytest.raises(ImportError, match=re.escape(broken)):
+        import_module(module)
 
 
 @pytest.mark.parametrize(

@@ -1,45 +1,43 @@
-"""The command ``lucia``."""
+"""The command ``lucia doctor``."""
 
 import json
-import signal
 import sys
 from collections.abc import Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Any, Final
 
-try:
-    import redis
-    import typer
-    from redis.exceptions import RedisClusterException
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-    from rich.table import Table
-    from rich.text import Text
-except ImportError as error:
-    raise ImportError(
-        'the command "lucia" needs typer, rich and redis-py: pip install "lucia-auth[cli]"'
-    ) from error
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from lucia._redis.doctor.findings import MEANINGS, Kind, RepairOptions
 from lucia._redis.doctor.walk import Progress as ShowProgress
 from lucia._redis.doctor.walk import State, StateError, Walk, report
-from lucia._redis.keys import Layout, LayoutName
 from lucia._redis.transport.settings import WRITE_SECONDS, Settings
 from lucia._sync.stores.redis.driver import RedisDriver
-from lucia.errors import LuciaError, StoreUnavailable
+from lucia.cli.shared import (
+    CLIENT_ERRORS,
+    EXIT_FAILED,
+    EXIT_OK,
+    EXIT_PARTLY,
+    ClusterOption,
+    CommandError,
+    LayoutOption,
+    SessionNamespaceOption,
+    UserSessionNamespaceOption,
+    describe,
+    error_console,
+    interruptible,
+    layout_of,
+    other_databases,
+    print_error,
+    progress_bar,
+    redis_client,
+)
 
-__all__ = ["main"]
-
-EXIT_OK: Final = 0
-EXIT_FINDINGS: Final = 1
-EXIT_INCOMPLETE: Final = 2
+__all__ = ["doctor"]
 
 STATE_FILE: Final = Path("lucia-doctor.json")
 
@@ -67,24 +65,7 @@ ADVICE: Final = {
     Kind.DUPLICATE_ENTRY: "They do no harm. Fixing them needs scripts.",
 }
 
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
 
-
-class _CommandError(Exception):
-    """The command could not run. The message is printed."""
-
-
-@app.callback()
-def lucia() -> None:
-    """Check and fix sessions in Redis and Valkey."""
-
-
-@app.command()
 def doctor(
     url: Annotated[
         str,
@@ -124,21 +105,10 @@ def doctor(
             help="With --fix: move what adapters before 1.1.0 stored. Stop them first.",
         ),
     ] = False,
-    layout: Annotated[str, typer.Option(help="default or lucia-v2.")] = "default",
-    session_namespace: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The adapter's namespaces['session'].")
-    ] = None,
-    user_session_namespace: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The adapter's namespaces['user_session'].")
-    ] = None,
-    cluster: Annotated[
-        bool | None,
-        typer.Option(
-            "--cluster/--no-cluster",
-            help="Whether the server is part of a cluster; detected by default.",
-            show_default=False,
-        ),
-    ] = None,
+    layout: LayoutOption = "default",
+    session_namespace: SessionNamespaceOption = None,
+    user_session_namespace: UserSessionNamespaceOption = None,
+    cluster: ClusterOption = None,
     others: Annotated[
         bool,
         typer.Option(
@@ -169,14 +139,11 @@ def doctor(
     to its end.
     """
     options = RepairOptions(fix=fix, delete_damaged=delete_damaged, move_bare=move_bare)
-    errors = Console(stderr=True, soft_wrap=True)
+    errors = error_console()
     try:
         _check(options)
-        names = {"session": session_namespace, "user_session": user_session_namespace}
-        found = _layout(
-            layout,
-            {name: value for name, value in names.items() if value is not None},
-            legacy_writers=legacy_writers,
+        found = layout_of(
+            layout, session_namespace, user_session_namespace, legacy_writers=legacy_writers
         )
         settings = {
             "layout": layout,
@@ -191,7 +158,7 @@ def doctor(
         usage = Settings(seconds=WRITE_SECONDS)
         state = State(settings) if resume is None else State.read(resume, settings)
         with (
-            _client(url, cluster) as client,
+            redis_client(url, cluster) as client,
             closing(RedisDriver(client, usage)) as driver,
             _progress(errors) as progress,
         ):
@@ -200,15 +167,15 @@ def doctor(
             )
             is_complete = _walk(walk, resume, errors)
             others_with_keys = (
-                "" if not is_complete or walk.has_sessions() else _other_databases(client)
+                "" if not is_complete or walk.has_sessions() else other_databases(client)
             )
-    except (_CommandError, StateError, OSError) as error:
-        errors.print(Text(f"lucia doctor: {error}"))
-        raise typer.Exit(EXIT_INCOMPLETE) from None
+    except (CommandError, StateError, OSError) as error:
+        print_error(errors, "doctor", error)
+        raise typer.Exit(EXIT_FAILED) from None
     code = (
-        EXIT_INCOMPLETE
+        EXIT_FAILED
         if not is_complete
-        else EXIT_FINDINGS
+        else EXIT_PARTLY
         if walk.state.total().not_fixed()
         else EXIT_OK
     )
@@ -224,147 +191,39 @@ def doctor(
 
 def _check(options: RepairOptions) -> None:
     if (options.delete_damaged or options.move_bare) and not options.fix:
-        raise _CommandError("--delete-damaged and --move-bare change keys, so they need --fix")
-
-
-def _layout(name: str, namespaces: dict[str, str], *, legacy_writers: bool) -> Layout:
-    try:
-        return Layout.from_namespaces(
-            namespaces, cast("LayoutName", name), legacy_writers=legacy_writers
-        )
-    except (TypeError, ValueError) as error:
-        raise _CommandError(str(error)) from None
-
-
-@contextmanager
-def _client(url: str, cluster: bool | None) -> Generator[Any, None, None]:
-    """Yield a client of the server or the cluster at a URL.
-
-    Raises:
-        _CommandError: the URL is invalid, nothing answers, or the server refuses the user or the
-            database.
-    """
-    try:
-        client: Any = redis.Redis.from_url(url, protocol=2)  # pyright: ignore[reportUnknownMemberType]
-    except ValueError as error:
-        raise _CommandError(str(error)) from None
-    try:
-        client.time()  # connects: reports a wrong password or database before anything is read
-        if _is_cluster(client) if cluster is None else cluster:
-            client.close()
-            client = redis.RedisCluster.from_url(url, protocol=2)
-    except (redis.RedisError, RedisClusterException) as error:
-        raise _CommandError(_describe(error)) from None
-    try:
-        yield client
-    finally:
-        client.close()
-
-
-def _is_cluster(client: Any) -> bool:
-    """Return whether a server is part of a cluster; False if it refuses to tell."""
-    try:
-        return bool(client.info("cluster").get("cluster_enabled"))
-    except redis.ResponseError:
-        return False
-
-
-def _other_databases(client: Any) -> str:
-    """Return a hint that names the other databases of this server that have keys.
-
-    The hint is empty if none has keys, or the server refuses to tell.
-    """
-    if isinstance(client, redis.RedisCluster):
-        return ""
-    number = client.connection_pool.connection_kwargs.get("db", 0)
-    try:
-        databases: dict[str, Any] = client.info("keyspace")
-    except redis.RedisError:
-        return ""
-    counts = {
-        name.removeprefix("db"): statistics["keys"]
-        for name, statistics in databases.items()
-        if name != f"db{number}"
-    }
-    found = ", ".join(f"{keys:,} in database {name}" for name, keys in counts.items())
-    return found and (
-        f"No sessions in database {number}, but other databases of this server have keys: {found}. "
-        "Check the number at the end of the URL."
-    )
-
-
-def _describe(error: BaseException) -> str:
-    """Describe an error; of a server that can't be reached, as the client does: where and why."""
-    if isinstance(error, StoreUnavailable) and error.__cause__ is not None:
-        return _describe(error.__cause__)
-    return f"{type(error).__name__}: {error}"
+        raise CommandError("--delete-damaged and --move-bare change keys, so they need --fix")
 
 
 def _walk(walk: Walk, resume: Path | None, errors: Console) -> bool:
     """Walk to the end, and return True. If that fails or is interrupted, print how to resume.
 
     Raises:
-        _CommandError: it failed before a key was examined.
+        CommandError: it failed before a key was examined.
     """
     try:
-        with _interruptible():
+        with interruptible():
             walk.run()
     except KeyboardInterrupt:
         reason = "interrupted"
-    except (redis.RedisError, LuciaError, OSError) as error:
-        reason = _describe(error)
+    except CLIENT_ERRORS as error:
+        reason = describe(error)
     else:
         return True
     if not walk.has_looked():
-        raise _CommandError(reason)
+        raise CommandError(reason)
     path = resume or STATE_FILE
     walk.save(path)
-    errors.print(
-        Text(f"lucia doctor: {reason}. To resume, run the same command with --resume {path}")
-    )
+    print_error(errors, "doctor", f"{reason}. To resume, run the same command with --resume {path}")
     return False
 
 
 @contextmanager
-def _interruptible() -> Generator[None, None, None]:
-    """Raise ``KeyboardInterrupt`` on SIGINT and SIGTERM."""
-    # A shell may have started the command with one of them ignored: background jobs ignore SIGINT.
-    before = {
-        number: signal.signal(number, signal.default_int_handler)
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
 def _progress(console: Console) -> Generator[ShowProgress, None, None]:
-    """Yield what shows the progress: a bar on a terminal, nothing elsewhere."""
-    if not console.is_terminal:
-        yield lambda looked_at, total, waiting: None
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("keys", total=None)
-
-        def show(looked_at: int, total: int | None, waiting: int) -> None:
-            description = f"second examination in {waiting} s" if waiting else "keys"
-            progress.update(
-                task,
-                completed=looked_at,
-                total=None if total is None else max(total, looked_at),
-                description=description,
-            )
-
-        yield show
+    """Yield what shows the progress of a walk, on a terminal."""
+    with progress_bar(console) as show:
+        yield lambda looked_at, total, waiting: show(
+            looked_at, total, f"second examination in {waiting} s" if waiting else "keys"
+        )
 
 
 def _print(result: dict[str, Any], console: Console, *, fix: bool) -> None:
@@ -397,8 +256,3 @@ def _subject_of(example: dict[str, Any]) -> str:
         return f"keys like '{example['key']}'"
     handle = example["handle"]
     return f"user {example['user']!r}" + ("" if handle is None else f", handle {handle}")
-
-
-def main() -> None:
-    """Run the command."""
-    app()

@@ -1,0 +1,34 @@
+"""The command ``lucia``: one module for each of its commands, and :mod:`lucia.cli.shared`."""
+
+try:
+    import typer
+
+    from lucia.cli import doctor
+except ImportError as error:
+    if (error.name or "").partition(".")[0] not in {"typer", "rich", "redis", "msgspec"}:
+        raise
+    raise ImportError(
+        'the command "lucia" needs typer, rich and redis-py: pip install "lucia-auth[cli]"'
+    ) from error
+
+__all__ = ["main"]
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def lucia() -> None:
+    """Check and fix sessions in Redis and Valkey."""
+
+
+app.command()(doctor.doctor)
+
+
+def main() -> None:
+    """Run the command."""
+    app()
