@@ -114,6 +114,13 @@ class Layout:
         key = self.session_key(session_id)
         return f"{self.session}:renewed:{key if _has_hash_tag(key) else f'{{{key}}}'}"
 
+    def used_id(self, marker_key: str) -> str | None:
+        """Return the used id that a marker's key names; None if it is no marker's key."""
+        tag = marker_key.removeprefix(f"{self.session}:renewed:")
+        tag = tag[1:-1] if tag.startswith("{") and tag.endswith("}") else tag
+        used_id = tag.removeprefix(self.session_key(""))
+        return used_id if self.marker_key(used_id) == marker_key else None
+
     def is_one_slot(self, session_id: str) -> bool:
         """Return whether the keys of a session and of its marker are in one slot of a cluster.
 

@@ -3,7 +3,7 @@
 try:
     import typer
 
-    from lucia.cli import doctor
+    from lucia.cli import copy, doctor
 except ImportError as error:
     if (error.name or "").partition(".")[0] not in {"typer", "rich", "redis", "msgspec"}:
         raise
@@ -23,10 +23,11 @@ app = typer.Typer(
 
 @app.callback()
 def lucia() -> None:
-    """Check and fix sessions in Redis and Valkey."""
+    """Check, fix and move sessions."""
 
 
 app.command()(doctor.doctor)
+app.command()(copy.copy)
 
 
 def main() -> None:
