@@ -182,15 +182,12 @@ class Ledger:
 
     def unseen(self, now: int) -> Iterator[tuple[str, list[Entry]]]:
         """Return the entries that this run has not seen, by users."""
-        last: str | None = None
-        while True:
-            users = self._database.execute(
-                "SELECT DISTINCT user_id FROM copied WHERE seen < ? AND expires > ?"
-                " AND (? IS NULL OR user_id > ?) ORDER BY user_id LIMIT ?",
-                (self.run, now, last, last, _USERS_PER_PAGE),
-            ).fetchall()
-            if not users:
-                return
+        last = ""  # no user has an empty id
+        while users := self._database.execute(
+            "SELECT DISTINCT user_id FROM copied WHERE seen < ? AND expires > ? AND user_id > ?"
+            " ORDER BY user_id LIMIT ?",
+            (self.run, now, last, _USERS_PER_PAGE),
+        ).fetchall():
             for (last,) in users:
                 of_user = "user_id = ? AND seen < ? AND expires > ?"
                 yield last, self._entries(of_user, [last, self.run, now])

@@ -184,9 +184,7 @@ class RedisStore:
         return page
 
     def _read_sessions(self, node: str, names: Sequence[bytes], page: Page) -> Operation[None]:
-        calls = [
-            call for name in names for call in (Call("PTTL", (name,)), Call("MGET", (name,)))
-        ]
+        calls = [call for name in names for call in (Call("PTTL", (name,)), Call("MGET", (name,)))]
         replies = yield OnNode(node, (Call("TIME", ()), *calls))
         now = milliseconds_of(replies[0])
         prefix = self._layout.session_key("").encode()
@@ -311,7 +309,8 @@ class RedisStore:
         node = "cluster" if self._is_cluster else ""
         replies = self._run(
             call_all(
-                node, [call for key in keys for call in (Call("TYPE", (key,)), Call("MGET", (key,)))]
+                node,
+                [call for key in keys for call in (Call("TYPE", (key,)), Call("MGET", (key,)))],
             )
         )
         return [
@@ -356,9 +355,7 @@ class RedisStore:
     def replace(self, used: UsedSession, fingerprint: str | None) -> bool:
         """Write a marker in place of a session, or where none is."""
         marker = encode_marker(Marker(used.id, used.successor, used.grace, used.sealed))
-        return self._run(
-            self._end(used.id, used.user_id, (fingerprint or "", marker, used.left))
-        )
+        return self._run(self._end(used.id, used.user_id, (fingerprint or "", marker, used.left)))
 
     def remove(self, row: SessionRow, fingerprint: str) -> bool:
         """Delete a session that is as it was copied, and remove it from its index."""

@@ -44,9 +44,7 @@ class SqlStore(SQLAlchemyAdapter):
         clock: returns the time in milliseconds since the epoch.
     """
 
-    def __init__(
-        self, engine: Engine, tables: AuthTables, *, clock: Clock = system_clock
-    ) -> None:
+    def __init__(self, engine: Engine, tables: AuthTables, *, clock: Clock = system_clock) -> None:
         super().__init__(engine, tables, clock=clock)
         self._sessions = check_sessions(tables)
 
@@ -231,7 +229,7 @@ class SqlStore(SQLAlchemyAdapter):
         ends = self._clock() + used.left
         end_of_grace = ends - MARKER_MS + used.grace if used.grace else 0
         if current is not None:
-            if self._print_of(current) != fingerprint:
+            if fingerprint is None or self._print_of(current) != fingerprint:
                 return False
             values = {
                 "successor": used.successor,

@@ -167,3 +167,7 @@ class Destination(Protocol):
     def revoke(self, session_ids: Sequence[str]) -> None:
         """Revoke sessions, and what they were renewed to."""
         ...
+
+
+class Store(Source, Destination, Protocol):
+    """A store that can be either."""

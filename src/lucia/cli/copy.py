@@ -20,7 +20,7 @@ from lucia._copy.copier import VERSION, Copier, DryRun, Pacer, Tally
 from lucia._copy.ids import IdConversion
 from lucia._copy.ledger import Ledger
 from lucia._copy.redis import RedisStore
-from lucia._copy.stores import CopyError, Destination, Skipped, Source
+from lucia._copy.stores import CopyError, Skipped, Store
 from lucia._redis.at_rest import HashedIds
 from lucia._redis.transport.settings import WRITE_SECONDS, Settings
 from lucia._sync.stores.redis.driver import RedisDriver
@@ -197,15 +197,13 @@ def copy(
         settings = {"id_keys": _fingerprint(keys)}
         for name, place in places.items():
             settings.update(place.settings(name))
-        _check_different(settings)
+        _check(settings, places["to"])
         with (
             _open(places["from"]) as source,
             _open(places["to"]) as destination,
             closing(Ledger.open(state, settings, dry_run=dry_run)) as ledger,
             progress_bar(errors) as show,
         ):
-            if keys and not places["to"].is_redis:
-                raise CommandError("a database can't hold hashed ids: copy without id_keys")
             copier = Copier(
                 source,
                 DryRun(destination) if dry_run else destination,
@@ -221,11 +219,7 @@ def copy(
     if reason is not None:
         print_error(errors, "copy", reason)
     code = (
-        EXIT_FAILED
-        if reason is not None
-        else EXIT_PARTLY
-        if copier.tally.to_look_at()
-        else EXIT_OK
+        EXIT_FAILED if reason is not None else EXIT_PARTLY if copier.tally.to_look_at() else EXIT_OK
     )
     result = {
         "version": VERSION,
@@ -265,7 +259,9 @@ def _client_errors() -> tuple[type[Exception], ...]:
     return (*CLIENT_ERRORS, SQLAlchemyError)
 
 
-def _check_different(settings: dict[str, Any]) -> None:
+def _check(settings: dict[str, Any], to: _Place) -> None:
+    if settings["id_keys"] is not None and not to.is_redis:
+        raise CommandError("a database can't hold hashed ids: copy without id_keys")
     names = [name.removeprefix("to_") for name in settings if name.startswith("to_")]
     if all(settings.get(f"from_{name}") == settings[f"to_{name}"] for name in names):
         raise CommandError("both URLs name the same store")
@@ -296,7 +292,7 @@ def _fingerprint(keys: list[bytes]) -> str | None:
 
 
 @contextmanager
-def _open(place: _Place) -> Generator["RedisStore | Any", None, None]:
+def _open(place: _Place) -> Generator[Store, None, None]:
     """Yield the store at a place.
 
     Raises:
@@ -315,7 +311,7 @@ def _open(place: _Place) -> Generator["RedisStore | Any", None, None]:
 
 
 @contextmanager
-def _open_database(place: _Place) -> Generator[Any, None, None]:
+def _open_database(place: _Place) -> Generator[Store, None, None]:
     try:
         from sqlalchemy import MetaData, Table, create_engine, inspect
         from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
