@@ -140,8 +140,7 @@ class Places:
         id_keys = (KEY,) if variant == "hashed" else ()
         if kind == "cluster":
             cluster: Cluster = self.request.getfixturevalue("cluster")
-            if not number:
-                cluster.flush()
+            self.forget(cluster, f"s{number}:*")
             names |= {
                 "session-namespace": f"s{number}:session",
                 "user-session-namespace": f"s{number}:index",
@@ -149,13 +148,22 @@ class Places:
             return Place(cluster.url, names, id_keys, is_cluster=True)
         if kind in ("redis", "valkey", "old"):
             server: Server = self.request.getfixturevalue(
-                {"redis": "redis_server", "valkey": "valkey_server", "old": "old_redis_server"}[kind]
+                {"redis": "redis_server", "valkey": "valkey_server", "old": "old_redis_server"}[
+                    kind
+                ]
             )
             url = f"redis://{server.host}:{server.port}/{number}"
             with redis.Redis.from_url(url) as client:
                 client.flushdb()
             return Place(url, names, id_keys)
         return self._database(kind, number)
+
+    def forget(self, cluster: Cluster, pattern: str) -> None:
+        """Delete the keys that earlier tests have left."""
+        client: Any
+        with redis.RedisCluster.from_url(cluster.url, protocol=2) as client:
+            for key in list(client.scan_iter(pattern)):
+                client.delete(key)
 
     def _database(self, kind: str, number: int) -> Place:
         if kind == "sqlite":
@@ -198,5 +206,3 @@ def copy(source: Place, destination: Place, *others: object) -> Outcome:
     )
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return Outcome(result.exit_code, result.stdout, result.stderr)
-
-

@@ -1,7 +1,6 @@
 """Copies between every pair of stores: what is live, dead and used in the one is in the other."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,7 +9,6 @@ import pytest
 from lucia import Auth, InvalidSessionId, Session
 from lucia._rules.sessions import system_clock
 from tests.moving.places import USERS, Place, Places, copy
-from tests.support.sessions import row
 
 PAIRS: Final = (
     ("redis", "redis"),
@@ -62,9 +60,11 @@ def check_store(place: Place) -> None:
             if layout.is_storable(name):
                 record = json.loads(client.get(key))
                 index = layout.index_key(record["user_id"])
-                ids = client.lrange(index, 0, -1) if layout.index.type == "list" else [
-                    *client.smembers(index)
-                ]
+                ids = (
+                    client.lrange(index, 0, -1)
+                    if layout.index.type == "list"
+                    else [*client.smembers(index)]
+                )
                 assert ids.count(name.encode()) == 1, f"{key} is not in its index exactly once"
                 assert client.pttl(index) >= client.pttl(key) - 2
                 assert abs(system_clock() + client.pttl(key) - record["idle_expires"]) < 1_000

@@ -202,6 +202,7 @@ class Copier:
             self._progress(number, None, "users with revoked or renewed sessions")
             self._remove(user_id, entries)
         self._ledger.forget_expired(self._clock())
+        self.tally.skipped.update(self._ledger.refused())
 
     def _check_start(self, *, merge: bool) -> None:
         if self._ledger.run == 1 and not merge and not self._destination.is_empty():
@@ -222,9 +223,10 @@ class Copier:
 
     def _confirm_rest(self) -> None:
         """Confirm what an interrupted run has written to the destination and to the file."""
-        for ids in self._destination.unconfirmed():
+        for ids in self._destination.unconfirmed() if self._ledger.run > 1 else ():
             known = self._ledger.find(map(digest_of, ids))
-            self._destination.confirm([id_ for id_ in ids if digest_of(id_) in known])
+            if written := [id_ for id_ in ids if digest_of(id_) in known]:
+                self._destination.confirm(written)
 
     def _copy_page(self, page: Page) -> None:
         # Sessions before used ids, which must not lead to what is not there yet.
@@ -261,8 +263,8 @@ class Copier:
     def _update(self, entry: Entry, record: _Record) -> None:
         """Bring a session that was copied before up to date."""
         if entry.refused is not None:
-            self.tally.skipped[entry.refused] += not entry.is_seen
-        elif entry.fingerprint == record.fingerprint:
+            return  # counted at the end
+        if entry.fingerprint == record.fingerprint:
             self.tally.unchanged += not entry.is_seen
         elif self._destination.update(record.row, entry.fingerprint):
             self._ledger.add([(record.row, record.fingerprint, None)])
@@ -287,11 +289,10 @@ class Copier:
                 there.append(record.row.id)
                 self.tally.copied += result is Inserted.WRITTEN
                 self.tally.unchanged += result is Inserted.SAME
+            elif result is Skipped.TAKEN:
+                entries.append((record.row, "", result))
             else:
                 self.tally.skipped[result] += 1
-                if result is Skipped.TAKEN:
-                    entries.append((record.row, "", result))
-        self.tally.skipped[Skipped.REVOKED_THERE] += len(revoked)
         self._ledger.add(entries)
         if there:
             self._destination.confirm(there)

@@ -180,6 +180,15 @@ class Ledger:
         copied, seen = found.fetchone()
         return copied, seen
 
+    def refused(self) -> dict[Skipped, int]:
+        """Return how many sessions that this run has seen are not to be copied, by reasons."""
+        found = self._database.execute(
+            "SELECT refused, count(*) FROM copied WHERE refused IS NOT NULL AND seen = ?"
+            " GROUP BY refused",
+            (self.run,),
+        )
+        return {Skipped(reason): count for reason, count in found}
+
     def unseen(self, now: int) -> Iterator[tuple[str, list[Entry]]]:
         """Return the entries that this run has not seen, by users."""
         last = ""  # no user has an empty id

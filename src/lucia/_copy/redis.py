@@ -10,7 +10,7 @@ in ``reindex()``: a sign-out everywhere in between does not revoke the session.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, TypeVar
 
 from lucia._copy.stores import BATCH_SIZE, Inserted, Page, Skipped, UsedSession
@@ -165,12 +165,16 @@ class RedisStore:
     def pages(self, *, only_used: bool) -> Iterator[Page]:
         """Walk over the keys of each node."""
         prefix = f"{self._layout.session}:{'renewed:' if only_used else ''}"
-        pattern = prefix_pattern(prefix)
+        for node, names in self._scan(prefix_pattern(prefix)):
+            yield self._run(self._read_page(node, names))
+
+    def _scan(self, pattern: bytes) -> Iterator[tuple[str, list[bytes]]]:
+        """Return the names of keys page by page, each with its node."""
         for node in self._run(_nodes()):
             cursor: int | None = None
             while cursor != 0:
                 cursor, names = self._run(scan(node, cursor or 0, pattern))
-                yield self._run(self._read_page(node, names))
+                yield node, names
 
     def _read_page(self, node: str, names: Sequence[bytes]) -> Operation[Page]:
         page = Page(len(names))
@@ -263,7 +267,7 @@ class RedisStore:
             for row in rows
             for key in (
                 self._layout.session_key(row.id),
-                self._receipt(row.id),
+                self._layout.receipt_key(row.id),
                 self._layout.index_key(row.user_id),
             )
         )
@@ -287,7 +291,7 @@ class RedisStore:
             tuple(
                 Eval(
                     INSERT_ALONE,
-                    (self._layout.session_key(row.id), self._receipt(row.id)),
+                    (self._layout.session_key(row.id), self._layout.receipt_key(row.id)),
                     (encode_row(row), row.idle_expires),
                 )
                 for row in sound
@@ -324,13 +328,16 @@ class RedisStore:
 
     def confirm(self, session_ids: Sequence[str]) -> None:
         """Delete receipts."""
-        keys = tuple(map(self._receipt, session_ids))
+        keys = tuple(map(self._layout.receipt_key, session_ids))
         calls = [Call("DEL", (key,)) for key in keys] if self._is_cluster else [Call("DEL", keys)]
         self._run(_send_all(calls))
 
-    def unconfirmed(self) -> Iterable[Sequence[str]]:
-        """Return nothing: sessions can be used as soon as they are written."""
-        return ()
+    def unconfirmed(self) -> Iterator[Sequence[str]]:
+        """Return the ids of sessions that have a receipt."""
+        pattern = prefix_pattern(f"{self._layout.session}:renewed:copied:")
+        for _, names in self._scan(pattern):
+            ids = [self._layout.receipt_id(to_text(name)) for name in names]
+            yield [id_ for id_ in ids if id_ is not None]
 
     def update(self, row: SessionRow, fingerprint: str) -> bool:
         """Replace a record that is as it was copied, and let the index live as long."""
@@ -374,12 +381,6 @@ class RedisStore:
     def revoke(self, session_ids: Sequence[str]) -> None:
         """Revoke sessions, and what they were renewed to."""
         self._run(self._store.delete(session_ids))
-
-    def _receipt(self, session_id: str) -> str:
-        """Return the key of a session's receipt, which is in the session's slot."""
-        marker = self._layout.marker_key(session_id)
-        beginning = f"{self._layout.session}:renewed:"
-        return f"{beginning}copied:{marker.removeprefix(beginning)}"
 
 
 def _nodes() -> Operation[list[str]]:

@@ -136,7 +136,7 @@ class Destination(Protocol):
         ...
 
     def unconfirmed(self) -> Iterable[Sequence[str]]:
-        """Return the ids of sessions that can't be used before they are confirmed, in batches."""
+        """Return the ids of sessions that have a trace, in batches."""
         ...
 
     def update(self, row: SessionRow, fingerprint: str) -> bool:

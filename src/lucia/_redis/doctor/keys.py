@@ -236,6 +236,8 @@ class KeyExaminer:
         return findings
 
     def _examine_marker(self, snapshot: KeySnapshot) -> Operation[list[Finding]]:
+        if self._layout.receipt_id(to_text(snapshot.name)) is not None:
+            return []  # a copy is in progress, or was interrupted
         if not self._is_marker(snapshot):
             return [
                 self._about_key(
