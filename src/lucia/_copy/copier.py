@@ -310,8 +310,12 @@ class Copier:
         if used is None:
             self.tally.skipped[Skipped.UNDECODABLE] += 1
             return
-        digest = digest_of(used.id)
-        entry = self._ledger.find([digest]).get(digest)
+        digest, end = digest_of(used.id), digest_of(self._ids.stored(used.end))
+        known = self._ledger.find([digest, end])
+        # What was not copied, for whatever reason, is nothing to lead to.
+        if end not in known or known[end].refused is not None:
+            return
+        entry = known.get(digest)
         if entry is None:
             self.tally.used += self._destination.replace(used, None)
         elif entry.refused is None:

@@ -220,19 +220,14 @@ class RedisStore:
             if marker is None:
                 page.skipped.append(Skipped.UNDECODABLE)
                 continue
-            # The successor, or what that was renewed to meanwhile, has to be copied with it.
+            # Without a live session at its end, it leads nowhere.
             found = yield from resolve_chain(self._layout, None, marker.successor)
-            if found is not None:
-                page.sessions.append(found[1])
             # Read last: the used id must not lead to its successor for longer than in the source.
             left = yield Call("PTTL", (name,))
-            user_id = None if found is None else found[1].user_id
-            if left > 0:
-                page.used.append(
-                    UsedSession(
-                        marker.id, marker.successor, marker.sealed, marker.grace, left, user_id
-                    )
-                )
+            if found is not None and left > 0:
+                end = found[1]
+                page.sessions.append(end)
+                page.used.append(UsedSession(*marker, left, end.id, end.user_id))
 
     def sessions_of(self, user_id: str) -> list[SessionRow]:
         """Return the live sessions that the user's index leads to."""
@@ -369,11 +364,11 @@ class RedisStore:
         return self._run(self._end(row.id, row.user_id, (fingerprint, b"", 0)))
 
     def _end(
-        self, session_id: str, user_id: str | None, arguments: tuple[str, bytes, int]
+        self, session_id: str, user_id: str, arguments: tuple[str, bytes, int]
     ) -> Operation[bool]:
         keys = (self._layout.session_key(session_id), self._layout.marker_key(session_id))
         done = yield Eval(END, keys, arguments)
-        if done and user_id is not None:
+        if done:
             index = self._layout.index_key(user_id)
             yield Batch(self._layout.index.remove(index, [session_id]))
         return bool(done)

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 from sqlalchemy import ColumnElement, Row, Select, delete, false, func, select, true, update
 from sqlalchemy.exc import DataError, IntegrityError
 
-from lucia._copy.stores import BATCH_SIZE, PAGE_SIZE, Inserted, Page, Skipped, UsedSession
+from lucia._copy.stores import PAGE_SIZE, Inserted, Page, Skipped, UsedSession
 from lucia._rules.sessions import MARKER_MS, Clock, system_clock
 from lucia._sqlalchemy import statements as steps
 from lucia._sqlalchemy.statements import Steps
@@ -88,32 +88,20 @@ class SqlStore(SQLAlchemyAdapter):
                 else:
                     page.sessions += found
             elif row.successor != STAGED and row.idle_expires > now:
-                renewed = row.idle_expires - MARKER_MS
-                # Without a grace it is 0, which is before the renewal.
-                grace = min(max(row.active_expires - renewed, 0), MARKER_MS)
-                page.used.append(
-                    UsedSession(
-                        row.id,
-                        row.successor,
-                        None,
-                        grace,
-                        min(row.idle_expires - now, MARKER_MS),
-                        session_rows([row])[0].user_id,
-                    )
-                )
-        successors = [used.successor for used in page.used]
-        for start in range(0, len(successors), BATCH_SIZE):
-            block = successors[start : start + BATCH_SIZE]
-            page.sessions += self._read(partial(self._live, block, now))
+                self._add_used(row, page, now)
         return page
 
-    def _live(self, ids: Sequence[str], now: int) -> Steps[list[SessionRow]]:
-        rows = (
-            yield select(self._sessions).where(
-                is_one_of(self._sessions.c.id, ids), self._sessions.c.successor.is_(None)
+    def _add_used(self, row: Row[Any], page: Page, now: int) -> None:
+        """Add a used session, and the live one that it leads to; none if its grace is over."""
+        end = self.get_successor(row.id)
+        if end is not None:
+            page.sessions.append(end)
+            renewed = row.idle_expires - MARKER_MS
+            grace = min(max(row.active_expires - renewed, 0), MARKER_MS)
+            left = min(row.idle_expires - now, MARKER_MS)
+            page.used.append(
+                UsedSession(row.id, row.successor, grace, None, left, end.id, end.user_id)
             )
-        ).rows
-        return [row for row in session_rows(rows) if row.idle_expires > now]
 
     def sessions_of(self, user_id: str) -> list[SessionRow]:
         """Return a user's live sessions."""
@@ -238,7 +226,7 @@ class SqlStore(SQLAlchemyAdapter):
             }
             yield update(self._sessions).where(equals(self._sessions.c.id, used.id)).values(values)
             return True
-        if fingerprint is not None or used.user_id is None:
+        if fingerprint is not None:
             return False
         row = SessionRow(
             id=used.id,

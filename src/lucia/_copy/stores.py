@@ -59,23 +59,25 @@ class UsedSession(NamedTuple):
     Args:
         id: its id.
         successor: the id that it was renewed to.
-        sealed: that id, encrypted for those who have the used id; None where ids are not hashed.
         grace: for how many milliseconds after the renewal the used id leads to its successor.
+        sealed: that id, encrypted for those who have the used id; None where ids are not hashed.
         left: for how many milliseconds it is still remembered.
-        user_id: its user; None if that is not known.
+        end: the id of the live session that it leads to, through other renewals perhaps.
+        user_id: its user.
     """
 
     id: str
     successor: str
-    sealed: str | None
     grace: int
+    sealed: str | None
     left: int
-    user_id: str | None
+    end: str
+    user_id: str
 
 
 @dataclass
 class Page:
-    """A part of a store. The successors of used sessions are among the sessions, if live."""
+    """A part of a store. What the used sessions lead to is among the sessions."""
 
     looked_at: int = 0
     sessions: list[SessionRow] = field(default_factory=list[SessionRow])
@@ -96,7 +98,7 @@ class Source(Protocol):
         Every session that is there during the whole walk is in a page, perhaps in several.
 
         Args:
-            only_used: whether to look for used sessions, and their successors, alone.
+            only_used: whether to look for used sessions, and what they lead to, alone.
         """
         ...
 
