@@ -2,6 +2,7 @@
 
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from lucia import Auth, InvalidSessionId, Session
 from lucia._copy.copier import Copier
 from tests.moving.places import USERS, Place, Places, arguments, copy, environment
 from tests.moving.test_pairs import check_store
+from tests.support.sessions import row
 
 CALLERS = 50
 
@@ -57,12 +59,12 @@ class Journal:
 
 
 @contextmanager
-def callers(application: Auth[Any], pause: float = 0.02) -> Iterator[Journal]:
+def callers(application: Auth[Any], pause: float = 0.2) -> Iterator[Journal]:
     """Let callers use an application during the block; the journal is complete after it."""
     ended = threading.Event()
 
     def call(number: int) -> Journal:
-        numbers, mine = random.Random(number), Journal()
+        numbers, mine = random.Random(number), Journal()  # noqa: S311
         while not ended.wait(pause):
             mine.act(application, numbers, USERS[number % len(USERS)])
         return mine
@@ -123,10 +125,10 @@ def test_storm(places: Places, one: str, other: str) -> None:
         with callers(old) as journal:
             for _ in range(2):
                 time.sleep(0.5)
-                assert copy(source, destination).code == 0
+                copy_beside(source, destination)
         # The switch. The other store's callers change what was copied, until the last run is over.
         moved = Journal()
-        numbers = random.Random(1)
+        numbers = random.Random(1)  # noqa: S311
         for session in list(journal.live):
             if valid(new, session) is not None and numbers.random() < 0.3:
                 journal.live.remove(session)
@@ -134,10 +136,11 @@ def test_storm(places: Places, one: str, other: str) -> None:
                 mine.act(new, numbers, session.user_id)
                 moved += mine
         with callers(new) as others:
-            assert copy(source, destination).code == 0
-        assert len(journal.live) > 20
-        assert len(journal.revoked) > 20
-        assert len(moved.revoked) > 2
+            copy_beside(source, destination)
+        assert journal.revoked
+        assert journal.renewed
+        assert moved.revoked
+        assert moved.renewed
         for each in (journal, moved, others):
             assert faults(new, each) == NONE
         check_store(destination)
@@ -149,9 +152,9 @@ def test_control_of_the_last_run(places: Places, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Copier, "_remove", lambda *_: None)
     with source.application() as old, destination.application() as new:
         with callers(old) as journal:
-            time.sleep(0.7)
-            assert copy(source, destination).code == 0
-            time.sleep(0.3)
+            time.sleep(1)
+            copy_beside(source, destination)
+            time.sleep(0.5)
         assert copy(source, destination).code == 0
         found = faults(new, journal)
         assert found["lost"] == 0
@@ -171,6 +174,13 @@ def start(source: Place, destination: Place, *others: object) -> "subprocess.Pop
     )
 
 
+def copy_beside(source: Place, destination: Place) -> None:
+    """Run the command to its end in a process of its own, beside the callers."""
+    process = start(source, destination)
+    out, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, (out, errors)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("one", "other"), [("redis", "redis hashed"), ("redis", "cluster"), ("redis", "postgresql")]
@@ -178,7 +188,7 @@ def start(source: Place, destination: Place, *others: object) -> "subprocess.Pop
 def test_killed_processes(places: Places, one: str, other: str) -> None:
     """A copy that is killed at twenty random moments loses and revives nothing."""
     source, destination = places.make(one, 0), places.make(other, 1)
-    numbers = random.Random(2)
+    numbers = random.Random(2)  # noqa: S311
     with source.application() as old, destination.application() as new:
         for user in USERS:
             for _ in range(200):
@@ -217,7 +227,6 @@ def test_many_sessions(places: Places, tmp_path: Path) -> None:
 
 def peak_memory(source: Place, destination: Place, state: Path, count: int) -> float:
     """Copy so many sessions of many users twice; return the most memory used, in MiB."""
-    from tests.support.sessions import row
 
     for place in (source, destination):
         with place.client() as client:
@@ -234,16 +243,13 @@ def peak_memory(source: Place, destination: Place, state: Path, count: int) -> f
                     )
                     pipeline.lpush(f"userSession:user-{number // 4}", session.id)
                 pipeline.execute()
-    peak = 0.0
     for run in range(2):
         process = start(source, destination, "--state", state, "--json")
         out, _ = process.communicate()
         assert process.returncode == 0
         assert f'"{("copied", "unchanged")[run]}": {count}' in out
-    import resource
 
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    return peak
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
 
 
 def test_ctrl_c(places: Places) -> None:

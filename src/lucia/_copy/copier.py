@@ -114,6 +114,7 @@ class DryRun:
         self.fingerprint = destination.fingerprint
         self.insert = self.preview = destination.preview
         self.sessions_of = destination.sessions_of
+        self._used = set[str]()
 
     def confirm(self, session_ids: Sequence[str]) -> None: ...
 
@@ -124,7 +125,9 @@ class DryRun:
         return True
 
     def replace(self, used: UsedSession, fingerprint: str | None) -> bool:
-        return True
+        is_new = used.id not in self._used
+        self._used.add(used.id)
+        return is_new
 
     def remove(self, row: SessionRow, fingerprint: str) -> bool:
         return True
