@@ -12,6 +12,9 @@ key                                      value
                                          address, newest first
 ======================================== ===============================================
 
+Between the write of a session by ``lucia copy`` and its entry in the state file there is also
+``session:renewed:copied:{session:{session id}}``.
+
 ``session`` and ``userSession`` are the namespaces. The braces of the third name are literal: they
 are a hash tag, so that a cluster keeps a marker in the slot of ``session:{used id}``.
 """
