@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from lucia._copy.ids import IdConversion
-from lucia._copy.ledger import Entry, Ledger, digest_of, login_of
+from lucia._copy.ledger import USERS_PER_PAGE, Entry, Ledger, digest_of, login_of
 from lucia._copy.stores import (
     BATCH_SIZE,
     TO_LOOK_AT,
@@ -201,9 +201,9 @@ class Copier:
             self._progress(looked_at, total, "sessions")
         if not all_revoked:
             self._check_end()
-        for number, (user_id, entries) in enumerate(self._ledger.unseen(self._clock())):
-            self._progress(number, None, "users with revoked or renewed sessions")
-            self._remove(user_id, entries)
+        for number, users in enumerate(self._ledger.unseen(self._clock())):
+            self._progress(number * USERS_PER_PAGE, None, "users with revoked or renewed sessions")
+            self._remove(users)
         self._ledger.forget_expired(self._clock())
         self.tally.skipped.update(self._ledger.refused())
 
@@ -233,12 +233,14 @@ class Copier:
 
     def _copy_page(self, page: Page) -> None:
         # Sessions before used ids, which must not lead to what is not there yet.
-        for start in range(0, len(page.sessions), self._pacer.batch):
-            batch = page.sessions[start : start + self._pacer.batch]
+        self._copy_all(page.sessions)
+        self._replace_all(page.used)
+
+    def _copy_all(self, rows: Sequence[SessionRow]) -> None:
+        for start in range(0, len(rows), self._pacer.batch):
+            batch = rows[start : start + self._pacer.batch]
             self._pacer.wait(len(batch))
             self._copy(batch)
-        for used in page.used:
-            self._replace(used)
 
     def _copy(self, rows: Iterable[SessionRow]) -> None:
         records = self._records(rows)
@@ -307,35 +309,57 @@ class Copier:
         login = login_of(row)
         return all(login_of(each) != login for each in self._destination.sessions_of(row.user_id))
 
-    def _replace(self, source_used: UsedSession) -> None:
-        """Let a used id lead to its successor."""
-        used = self._ids.used(source_used)
-        if used is None:
-            self.tally.skipped[Skipped.UNDECODABLE] += 1
-            return
-        digest, end = digest_of(used.id), digest_of(self._ids.stored(used.end))
-        known = self._ledger.find([digest, end])
-        # What was not copied, for whatever reason, is nothing to lead to.
-        if end not in known or known[end].refused is not None:
-            return
-        entry = known.get(digest)
-        if entry is None:
-            self.tally.used += self._destination.replace(used, None)
-        elif entry.refused is None:
-            self._ledger.leave([digest])
-            self.tally.used += self._destination.replace(used, entry.fingerprint)
-            self._ledger.forget([digest])
+    def _replace_all(self, from_source: Iterable[UsedSession]) -> None:
+        """Let used ids lead to their successors."""
+        found: list[tuple[UsedSession, Entry | None]] = []
+        for each in from_source:
+            used = self._ids.used(each)
+            if used is None:
+                self.tally.skipped[Skipped.UNDECODABLE] += 1
+                continue
+            digest, end = digest_of(used.id), digest_of(self._ids.stored(used.end))
+            known = self._ledger.find([digest, end])
+            entry = known.get(digest)
+            # What was not copied, for whatever reason, is nothing to lead to.
+            is_end_there = end in known and known[end].refused is None
+            if is_end_there and (entry is None or entry.refused is None):
+                found.append((used, entry))
+        # Together, since each change of the file waits for the disk.
+        digests = [entry.digest for _, entry in found if entry is not None]
+        self._ledger.leave(digests)
+        for used, entry in found:
+            fingerprint = None if entry is None else entry.fingerprint
+            self.tally.used += self._destination.replace(used, fingerprint)
+        self._ledger.forget(digests)
 
-    def _remove(self, user_id: str, entries: Sequence[Entry]) -> None:
-        """Remove a user's sessions that the walk has not seen from the destination."""
-        rows = self._source.sessions_of(user_id)
+    def _remove(self, users: Sequence[tuple[str, Sequence[Entry]]]) -> None:
+        """Remove users' sessions that the walk has not seen from the destination."""
+        rows = {user_id: self._source.sessions_of(user_id) for user_id, _ in users}
         # The walk may have missed sessions that were made behind it. They come first: a login
         # must not be without any session in between.
-        self._copy(rows)
-        here = {digest_of(self._ids.stored(row.id)) for row in rows}
-        gone = [entry for entry in entries if entry.digest not in here]
-        logins = {login_of(row) for row in rows}
-        self._ledger.leave(entry.digest for entry in gone)
+        self._copy_all([row for found in rows.values() for row in found])
+        here = {digest_of(self._ids.stored(row.id)) for found in rows.values() for row in found}
+        gone = {
+            user_id: [entry for entry in entries if entry.digest not in here]
+            for user_id, entries in users
+        }
+        digests = [entry.digest for entries in gone.values() for entry in entries]
+        self._ledger.leave(digests)
+        for user_id, entries in gone.items():
+            self._remove_from_destination(user_id, entries, set(map(login_of, rows[user_id])))
+        self._ledger.forget(digests)
+
+    def _remove_from_destination(
+        self, user_id: str, gone: Sequence[Entry], logins: set[bytes]
+    ) -> None:
+        """Remove a user's sessions that are gone from the source.
+
+        Args:
+            user_id: the user.
+            gone: the sessions.
+            logins: those that are alive in the source: their sessions were renewed there, and are
+                not revoked.
+        """
         for login in {entry.login for entry in gone if entry.refused is None} - logins:
             self._revoke(user_id, login)
         there = {digest_of(row.id): row for row in self._destination.sessions_of(user_id)}
@@ -344,7 +368,6 @@ class Copier:
                 self.tally.removed += self._destination.remove(
                     there[entry.digest], entry.fingerprint
                 )
-        self._ledger.forget(entry.digest for entry in gone)
 
     def _revoke(self, user_id: str, login: bytes) -> None:
         """Revoke a login that was revoked in the source, and what it was renewed to."""

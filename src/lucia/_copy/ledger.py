@@ -19,7 +19,8 @@ from lucia.models import SessionRow, handle_of
 
 VERSION: Final = 1
 
-_USERS_PER_PAGE: Final = 500
+USERS_PER_PAGE: Final = 50
+"""How many users' sessions are compared at once."""
 
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -189,17 +190,17 @@ class Ledger:
         )
         return {Skipped(reason): count for reason, count in found}
 
-    def unseen(self, now: int) -> Iterator[tuple[str, list[Entry]]]:
-        """Return the entries that this run has not seen, by users."""
+    def unseen(self, now: int) -> Iterator[list[tuple[str, list[Entry]]]]:
+        """Return the entries that this run has not seen, by users, page by page."""
         last = ""  # no user has an empty id
+        of_user = "user_id = ? AND seen < ? AND expires > ?"
         while users := self._database.execute(
             "SELECT DISTINCT user_id FROM copied WHERE seen < ? AND expires > ? AND user_id > ?"
             " ORDER BY user_id LIMIT ?",
-            (self.run, now, last, _USERS_PER_PAGE),
+            (self.run, now, last, USERS_PER_PAGE),
         ).fetchall():
-            for (last,) in users:
-                of_user = "user_id = ? AND seen < ? AND expires > ?"
-                yield last, self._entries(of_user, [last, self.run, now])
+            yield [(user, self._entries(of_user, [user, self.run, now])) for (user,) in users]
+            (last,) = users[-1]
 
     def _entries(self, condition: str, values: Sequence[object]) -> list[Entry]:
         found = self._database.execute(
