@@ -19,11 +19,14 @@ from lucia.adapters.sqlalchemy import AuthTables, SQLAlchemyAdapter
 from lucia.cli import app
 from tools.servers import Cluster, Server
 
-__all__ = ["KEY", "USERS", "Outcome", "Place", "Places", "copy"]
+__all__ = ["ALL_USERS", "KEY", "USERS", "Outcome", "Place", "Places", "copy"]
 
 KEY: Final = bytes(range(32))
 
 USERS: Final = tuple(f"user-{number}" for number in range(8))
+"""Users to sign in."""
+
+ALL_USERS: Final = tuple(f"user-{number}" for number in range(50))
 """The users in the table of a database."""
 
 
@@ -176,7 +179,7 @@ class Places:
         tables = AuthTables(metadata, sessions=True)
         metadata.create_all(engine)
         with engine.begin() as connection:
-            connection.execute(insert(tables.user), [{"id": user} for user in USERS])
+            connection.execute(insert(tables.user), [{"id": user} for user in ALL_USERS])
         engine.dispose()
         return Place(url)
 

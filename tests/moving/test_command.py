@@ -70,12 +70,13 @@ def test_damaged_rows(places: Places) -> None:
         "successor": None,
     }
     with engine.begin() as connection:
-        for id_, changes in {
+        rows: dict[str, dict[str, Any]] = {
             "sound": {},
             "over": {"idle_expires": 1},
             "damaged": {"attributes": []},
             "used": {"successor": "nobody"},
-        }.items():
+        }
+        for id_, changes in rows.items():
             connection.execute(insert(sessions).values({"id": id_, **values, **changes}))
     engine.dispose()
     outcome = copy(source, destination, "--json")

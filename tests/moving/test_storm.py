@@ -19,7 +19,7 @@ import pytest
 
 from lucia import Auth, InvalidSessionId, Session
 from lucia._copy.copier import Copier
-from tests.moving.places import USERS, Place, Places, arguments, copy, environment
+from tests.moving.places import ALL_USERS, USERS, Place, Places, arguments, copy, environment
 from tests.moving.test_pairs import check_store
 from tests.support.sessions import row
 
@@ -59,14 +59,14 @@ class Journal:
 
 
 @contextmanager
-def callers(application: Auth[Any], pause: float = 0.2) -> Iterator[Journal]:
+def callers(application: Auth[Any], pause: float = 0.3) -> Iterator[Journal]:
     """Let callers use an application during the block; the journal is complete after it."""
     ended = threading.Event()
 
     def call(number: int) -> Journal:
         numbers, mine = random.Random(number), Journal()  # noqa: S311
         while not ended.wait(pause):
-            mine.act(application, numbers, USERS[number % len(USERS)])
+            mine.act(application, numbers, ALL_USERS[number])
         return mine
 
     found = Journal()

@@ -279,13 +279,13 @@ class Copier:
 
     def _insert(self, records: Sequence[_Record]) -> None:
         """Store sessions that were not copied before."""
-        revoked: list[_Record] = []
-        wanted: list[_Record] = []
-        for record in records:
-            (revoked if self._is_revoked_there(record.row) else wanted).append(record)
+        revoked = self._revoked_there([record.row for record in records])
+        wanted = [record for record in records if record.row.id not in revoked]
         results = self._destination.insert([record.row for record in wanted]) if wanted else []
         entries: list[tuple[SessionRow, str, Skipped | None]] = [
-            (record.row, "", Skipped.REVOKED_THERE) for record in revoked
+            (record.row, "", Skipped.REVOKED_THERE)
+            for record in records
+            if record.row.id in revoked
         ]
         there: list[str] = []
         for record, result in zip(wanted, results, strict=True):
@@ -302,12 +302,15 @@ class Copier:
         if there:
             self._destination.confirm(there)
 
-    def _is_revoked_there(self, row: SessionRow) -> bool:
-        """Return whether the destination has revoked the login of a session that is new to it."""
-        if not self._ledger.has_login(row, self._clock()):
-            return False
-        login = login_of(row)
-        return all(login_of(each) != login for each in self._destination.sessions_of(row.user_id))
+    def _revoked_there(self, rows: Iterable[SessionRow]) -> set[str]:
+        """Return the ids of sessions that are new, and whose login the destination has revoked."""
+        now = self._clock()
+        copied = [row for row in rows if self._ledger.has_login(row, now)]
+        logins = {
+            user_id: set(map(login_of, self._destination.sessions_of(user_id)))
+            for user_id in {row.user_id for row in copied}
+        }
+        return {row.id for row in copied if login_of(row) not in logins[row.user_id]}
 
     def _replace_all(self, from_source: Iterable[UsedSession]) -> None:
         """Let used ids lead to their successors."""
