@@ -300,7 +300,7 @@ def interrupt(*_: object) -> None:
 
 def test_expired(move: Move) -> None:
     """What expires in the source is no revocation, and what the destination has of it stays."""
-    session = row("a" * 40, USER, life=1_500, handle="the handle")
+    session = row("a" * 40, USER, life=5_000, handle="the handle")
     write(move.source, session)
     move.old.create_session(USERS[1])
     move.copy()

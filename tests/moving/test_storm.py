@@ -117,6 +117,7 @@ STORMS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("one", "other"), STORMS)
 def test_storm(places: Places, one: str, other: str) -> None:
     """What is live at the switch is live after the last run, and nothing else is."""
@@ -146,6 +147,7 @@ def test_storm(places: Places, one: str, other: str) -> None:
         check_store(destination)
 
 
+@pytest.mark.slow
 def test_control_of_the_last_run(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     """The check finds revived sessions if a copy does not look for what is gone."""
     source, destination = places.make("redis", 0), places.make("redis", 1)
