@@ -2,6 +2,7 @@
 
 import sqlite3
 import stat
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from rich.console import Console
 from sqlalchemy import MetaData, create_engine, insert, text
 
+from lucia._copy import sql
 from lucia._copy.copier import Pacer
 from lucia._copy.redis import RedisStore
 from lucia._copy.sql import SqlStore
@@ -475,3 +477,33 @@ def test_rate() -> None:
     assert slept == [0.5, 1.0]
     assert Pacer(1).batch == 1
     assert Pacer(None).batch == Pacer(1_000).batch == 100
+
+
+def test_many_rows(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table of several pages is read to its end."""
+    source, destination = both(places, "sqlite")
+    monkeypatch.setattr(sql, "PAGE_SIZE", 3)
+    with source.application() as old:
+        for user in USERS:
+            old.create_session(user)
+        report = copy(source, destination, "--json").report
+        assert report == {"complete": True, "copied": len(USERS)}
+
+
+def test_without_sqlalchemy(
+    places: Places, redis_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis needs no SQLAlchemy, and a database says that it needs it."""
+    source, destination = both(places)
+    database = places.make("sqlite", 3)
+    with source.application() as old:
+        old.create_session(USERS[0])
+    for module in ("sqlalchemy", "sqlalchemy.exc"):
+        monkeypatch.setitem(sys.modules, module, None)
+    outcome = copy(source, database)
+    assert outcome.code == 2
+    assert 'pip install "lucia-auth[sqlalchemy]"' in outcome.errors
+    with LossyProxy(redis_server.port) as proxy:
+        proxy.lose("EVALSHA")
+        behind = Place(f"redis://127.0.0.1:{proxy.port}/1")
+        assert copy(source, behind).code == 2

@@ -8,6 +8,7 @@ it is in the state file, the successor is removed, and the row is a session.
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -145,15 +146,15 @@ class SqlStore(SQLAlchemyAdapter):
         self, operation: Callable[[], Steps[list[Inserted | Skipped]]]
     ) -> list[Inserted | Skipped]:
         """Run an operation in a transaction, and roll that back."""
+        results: list[Inserted | Skipped] = []
 
         def undone() -> Steps[None]:
-            raise _Undone((yield from operation()))
+            results[:] = yield from operation()
+            raise _Undone
 
-        try:
+        with suppress(_Undone):
             self._write(undone)
-        except _Undone as result:
-            return result.value
-        raise AssertionError("unreachable")
+        return results
 
     def _insert(self, rows: Sequence[SessionRow]) -> Steps[list[Inserted | Skipped]]:
         yield self._lock()
@@ -270,10 +271,7 @@ class SqlStore(SQLAlchemyAdapter):
 
 
 class _Undone(Exception):
-    """Rolls a transaction back, and carries its result."""
-
-    def __init__(self, value: list[Inserted | Skipped]) -> None:
-        self.value = value
+    """Rolls a transaction back."""
 
 
 def _rows(statement: Select[Any]) -> Steps[Sequence[Row[Any]]]:
