@@ -494,8 +494,7 @@ def test_without_sqlalchemy(
     places: Places, redis_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Redis needs no SQLAlchemy, and a database says that it needs it."""
-    source, destination = both(places)
-    database = places.make("sqlite", 3)
+    source, database = both(places, other="sqlite")
     with source.application() as old:
         old.create_session(USERS[0])
     for module in ("sqlalchemy", "sqlalchemy.exc"):

@@ -330,10 +330,16 @@ class Copier:
         # Together, since each change of the file waits for the disk.
         digests = [entry.digest for _, entry in found if entry is not None]
         self._ledger.leave(digests)
+        done: list[bytes] = []
+        changed: list[bytes] = []
         for used, entry in found:
-            fingerprint = None if entry is None else entry.fingerprint
-            self.tally.used += self._destination.replace(used, fingerprint)
-        self._ledger.forget(digests)
+            is_done = self._destination.replace(used, entry and entry.fingerprint)
+            self.tally.used += is_done
+            if entry is not None:
+                (done if is_done else changed).append(entry.digest)
+        self._ledger.forget(done)
+        # Without their entries they would be used ids that were never copied.
+        self._ledger.keep(changed)
 
     def _remove(self, users: Sequence[tuple[str, Sequence[Entry]]]) -> None:
         """Remove users' sessions that the walk has not seen from the destination."""

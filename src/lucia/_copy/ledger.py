@@ -22,6 +22,9 @@ VERSION: Final = 1
 USERS_PER_PAGE: Final = 50
 """How many users' sessions are compared at once."""
 
+_ALWAYS: Final = 2**62
+"""A number that no run has: an entry that is not looked for."""
+
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS copied (
@@ -162,6 +165,13 @@ class Ledger:
     def leave(self, digests: Iterable[bytes]) -> None:
         """Remember that the copy is about to remove sessions from the destination."""
         self._write("UPDATE copied SET leaving = 1 WHERE digest = ?", [(each,) for each in digests])
+
+    def keep(self, digests: Iterable[bytes]) -> None:
+        """Keep the entries of sessions that the destination has changed until they expire."""
+        self._write(
+            "UPDATE copied SET refused = ?, seen = ?, leaving = 0 WHERE digest = ?",
+            [(Skipped.CHANGED_THERE, _ALWAYS, each) for each in digests],
+        )
 
     def forget(self, digests: Iterable[bytes]) -> None:
         """Delete the entries of sessions that are gone from the source."""
