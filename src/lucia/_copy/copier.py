@@ -333,7 +333,7 @@ class Copier:
         done: list[bytes] = []
         changed: list[bytes] = []
         for used, entry in found:
-            is_done = self._destination.replace(used, entry and entry.fingerprint)
+            is_done = self._destination.replace(used, None if entry is None else entry.fingerprint)
             self.tally.used += is_done
             if entry is not None:
                 (done if is_done else changed).append(entry.digest)
