@@ -399,7 +399,7 @@ def test_impossible_stores(places: Places, redis_server: Server) -> None:
 
 
 @pytest.mark.parametrize("word", ["EVALSHA", "SCAN", "DEL"])
-def test_lost_connection(places: Places, redis_server: Server, word: str) -> None:
+def test_lost_connection_of_a_copy(places: Places, redis_server: Server, word: str) -> None:
     """A copy whose replies are lost ends with an error, and the next one loses nothing."""
     source, destination = both(places)
     with source.application() as old, destination.application() as new:
