@@ -192,17 +192,16 @@ def test_killed_processes(places: Places, one: str, other: str) -> None:
     source, destination = places.make(one, 0), places.make(other, 1)
     numbers = random.Random(2)  # noqa: S311
     with source.application() as old, destination.application() as new:
-        for user in USERS:
-            for _ in range(200):
-                old.create_session(user)
-        total = Journal()
+        total = Journal([old.create_session(user) for user in USERS for _ in range(50)])
         # Some sessions are signed out in the destination as soon as they are there.
         there: list[Session] = []
         for round_ in range(20):
-            with callers(old, pause=0.1) as journal:
-                options = ("--rate", 2_000) if round_ else ("--rate", 2_000, "--merge")
-                process = start(source, destination, *options)
-                time.sleep(0.6 + numbers.random())
+            with callers(old, pause=0.5) as journal:
+                total.live.append(last := old.create_session(USERS[0]))
+                process = start(source, destination, *(() if round_ else ("--merge",)))
+                # By then the copy is anywhere between its first write and its end.
+                while process.poll() is None and valid(new, last) is None:
+                    time.sleep(0.01 * numbers.random())
                 process.kill()
                 process.communicate()
             total += journal
