@@ -12,6 +12,9 @@ key                                      value
                                          address, newest first
 ======================================== ===============================================
 
+Between the write of a session by ``lucia copy`` and its entry in the state file there is also
+``session:renewed:copied:{session:{session id}}``.
+
 ``session`` and ``userSession`` are the namespaces. The braces of the third name are literal: they
 are a hash tag, so that a cluster keeps a marker in the slot of ``session:{used id}``.
 """
@@ -112,7 +115,35 @@ class Layout:
         It is in the slot of the session's key: its hash tag is that key, or that key's hash tag.
         """
         key = self.session_key(session_id)
-        return f"{self.session}:renewed:{key if _has_hash_tag(key) else f'{{{key}}}'}"
+        return self._markers + (key if _has_hash_tag(key) else f"{{{key}}}")
+
+    def used_id(self, marker_key: str) -> str | None:
+        """Return the used id that a marker's key names; None if it is no marker's key."""
+        tag = marker_key.removeprefix(self._markers)
+        tag = tag[1:-1] if tag.startswith("{") and tag.endswith("}") else tag
+        used_id = tag.removeprefix(self.session_key(""))
+        return used_id if self.marker_key(used_id) == marker_key else None
+
+    def receipt_key(self, session_id: str) -> str:
+        """Return the key that shows, until that is noted, that ``lucia copy`` wrote a session.
+
+        It is in the slot of the session's key, as the marker's is.
+        """
+        return f"{self._receipts}{self.marker_key(session_id).removeprefix(self._markers)}"
+
+    def receipt_id(self, key: str) -> str | None:
+        """Return the session id that a receipt's key names; None if it is no receipt's key."""
+        if not key.startswith(self._receipts):
+            return None
+        return self.used_id(self._markers + key.removeprefix(self._receipts))
+
+    @property
+    def _markers(self) -> str:
+        return f"{self.session}:renewed:"
+
+    @property
+    def _receipts(self) -> str:
+        return f"{self._markers}copied:"
 
     def is_one_slot(self, session_id: str) -> bool:
         """Return whether the keys of a session and of its marker are in one slot of a cluster.

@@ -76,6 +76,11 @@ class BaseStore(ABC):
     def _read_records(self, ids: Sequence[bytes]) -> Operation[list[bytes | None]]:
         return (yield from self._read_values([session_key(self._layout, id_) for id_ in ids]))
 
+    def read_by_user(self, user_id: str) -> Operation[list[SessionRow]]:
+        """Read a user's sessions, in the order of the index, and change nothing."""
+        rows, _ = yield from self._read_user_sessions(user_id)
+        return rows
+
     def _read_user_sessions(self, user_id: str) -> Operation[tuple[list[SessionRow], list[bytes]]]:
         """Return the sessions that a user's index leads to, in its order, and the dead ids in it.
 
@@ -258,13 +263,13 @@ def is_in_grace(marker: Marker, ttl: int) -> bool:
 
 
 def resolve_chain(
-    layout: Layout, user_id: str, session_id: str
+    layout: Layout, user_id: str | None, session_id: str
 ) -> Operation[tuple[list[str], SessionRow] | None]:
     """Follow the renewals of the last minute, whatever their grace.
 
     Returns:
-        The ids from this one on, and the live session of this user that they lead to; None if
-        there is none.
+        The ids from this one on, and the live session of this user, or of any if that is None,
+        that they lead to; None if there is none.
     """
     chain: list[str] = []
     next_id: str | None = session_id
@@ -273,7 +278,7 @@ def resolve_chain(
         chain.append(next_id)
         row = yield from get_session(layout, next_id)
         if row is not None:
-            return (chain, row) if row.user_id == user_id else None
+            return (chain, row) if user_id in (None, row.user_id) else None
         marker = yield from _marker(layout, next_id)
         next_id = None if marker is None else marker.successor
     return None

@@ -107,8 +107,21 @@ def sealed_attributes(
     ids: StoredIds, used_id: str, stored: str, successor_id: str
 ) -> dict[str, Any]:
     """Return what the row of a used session has in place of the session's attributes."""
-    sealed = ids.seal(used_id, stored, successor_id)
+    return used_attributes(ids.seal(used_id, stored, successor_id))
+
+
+def used_attributes(sealed: str | None) -> dict[str, Any]:
+    """Return the attributes of a used session, whose successor is sealed or not."""
     return {} if sealed is None else {_SEALED: sealed}
+
+
+def sealed_in(row: Row[Any]) -> str | None:
+    """Return the sealed id of the successor in the row of a used session; None without one."""
+    attributes: object = row.attributes
+    if not isinstance(attributes, Mapping):
+        return None
+    sealed = cast(Mapping[str, Any], attributes).get(_SEALED)
+    return sealed if isinstance(sealed, str) else None
 
 
 def successor_of(ids: StoredIds, used_id: str, row: Row[Any]) -> str | None:
@@ -116,13 +129,7 @@ def successor_of(ids: StoredIds, used_id: str, row: Row[Any]) -> str | None:
 
     None, and a line in the log, if it is sealed and can't be opened.
     """
-    attributes: object = row.attributes
-    sealed = (
-        cast(Mapping[str, Any], attributes).get(_SEALED)
-        if isinstance(attributes, Mapping)
-        else None
-    )
-    used = _UsedSession(row.id, row.successor, sealed if isinstance(sealed, str) else None)
+    used = _UsedSession(row.id, row.successor, sealed_in(row))
     successor = ids.successor(used_id, used)
     if successor is None and used.sealed is not None:
         marker_unreadable()

@@ -516,6 +516,22 @@ def _insert_session(tables: AuthTables, session: SessionRow) -> Executable:
     return _insert_for_user(tables, check_sessions(tables), values)
 
 
+def insert_used_row(tables: AuthTables, session: SessionRow, successor: str) -> Executable:
+    """Return the insert of a row that is no session, since it has a successor.
+
+    It inserts nothing if the user is missing.
+    """
+    values = {
+        "id": session.id,
+        "user_id": session.user_id,
+        "active_expires": session.active_expires,
+        "idle_expires": session.idle_expires,
+        "attributes": dict(session.attributes),
+        "successor": successor,
+    }
+    return _insert_for_user(tables, check_sessions(tables), values)
+
+
 def _insert_for_user(
     tables: AuthTables, table: KeyTable | SessionTable, values: Mapping[str, Any]
 ) -> Executable:

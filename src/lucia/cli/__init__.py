@@ -5,7 +5,7 @@ import logging
 try:
     import typer
 
-    from lucia.cli import doctor, sessions
+    from lucia.cli import copy, doctor, sessions
 except ImportError as error:
     if (error.name or "").partition(".")[0] not in {"typer", "rich", "redis", "msgspec"}:
         raise
@@ -25,9 +25,10 @@ app = typer.Typer(
 
 @app.callback()
 def lucia() -> None:
-    """List, revoke, count, check and fix sessions."""
+    """List, revoke, count, check, fix and move sessions."""
 
 
+app.command()(copy.copy)
 app.command()(doctor.doctor)
 app.add_typer(sessions.app, name="sessions")
 

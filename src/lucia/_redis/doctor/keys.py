@@ -236,6 +236,8 @@ class KeyExaminer:
         return findings
 
     def _examine_marker(self, snapshot: KeySnapshot) -> Operation[list[Finding]]:
+        if self._layout.receipt_id(to_text(snapshot.name)) is not None:
+            return []  # a copy is in progress, or was interrupted
         if not self._is_marker(snapshot):
             return [
                 self._about_key(
@@ -252,13 +254,8 @@ class KeyExaminer:
     def _is_marker(self, snapshot: KeySnapshot) -> bool:
         if snapshot.value is None or snapshot.value == TOMBSTONE:
             return snapshot.value is not None
-        used = to_text(snapshot.name.removeprefix(f"{self._layout.session}:renewed:".encode()))
-        used = used[1:-1] if used.startswith("{") and used.endswith("}") else used
-        used = used.removeprefix(self._layout.session_key(""))
-        return (
-            to_bytes(self._layout.marker_key(used)) == snapshot.name
-            and marker_or_none(snapshot.value, used) is not None
-        )
+        used_id = self._layout.used_id(to_text(snapshot.name))
+        return used_id is not None and marker_or_none(snapshot.value, used_id) is not None
 
     def _about_key(self, kind: Kind, snapshot: KeySnapshot, fixed: bool) -> Finding:
         return Finding(kind, fixed, key=pattern_of(self._layout, snapshot.name))
