@@ -186,7 +186,7 @@ def forget_markers(place: Place) -> None:
         engine.dispose()
         return
     with place.client() as client:
-        for key in client.keys(f"{place.layout.session}:renewed:*"):
+        for key in list(client.scan_iter(f"{place.layout.session}:renewed:*")):
             client.delete(key)
 
 
