@@ -29,8 +29,8 @@ from lucia import (
     User,
 )
 from lucia._memory.throttling import FailureLog
+from lucia._rules.database_errors import MAX_ATTEMPTS
 from lucia._rules.throttling import failure_name
-from lucia._sqlalchemy.tables import MAX_ATTEMPTS
 from lucia._testing.racing_calls import RacingCalls
 from lucia.adapters.sqlalchemy import SQLAlchemyAdapter, SQLAlchemyUserAdapter, AuthTables
 from tests.support.clocks import NOW, Time
