@@ -16,11 +16,11 @@ from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError, ResponseError
 
-from lucia._redis.at_rest import HashedIds
 from lucia._redis.keys import Layout
 from lucia._redis.records import decode_row
 from lucia._redis.scripts import DELETE
 from lucia._redis.throttling import ATTEMPT
+from lucia._rules.id_hashes import HashedIds
 
 _LAYOUT = Layout.from_namespaces(None)
 _INDEX = _LAYOUT.index.scripts
