@@ -7,6 +7,7 @@ The blocks of a document share a namespace, an event loop and an empty Redis. A 
 import ast
 import asyncio
 import inspect
+import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -65,11 +66,15 @@ def fresh_log_limits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def document_redis_url(redis_server: "Server") -> Iterator[str]:
-    """The URL of a server that was emptied for this document, also in REDIS_URL."""
+    """The URL of a server that was emptied for this document, also in REDIS_URL.
+
+    SESSION_KEY is what the document's shell would make.
+    """
     with redis.Redis.from_url(redis_server.url) as client:
         client.flushall()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REDIS_URL", redis_server.url)
+        patch.setenv("SESSION_KEY", secrets.token_hex(32))
         yield redis_server.url
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import secrets
 import signal
 import socket
 import sys
@@ -68,7 +69,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--data",
         type=Path,
         metavar="DIR",
-        help="keep the users here (default: a folder that is removed at the end)",
+        help="keep the users and the key of their session ids here "
+        "(default: a folder that is removed at the end)",
     )
     parser.add_argument(
         "--active",
@@ -102,7 +104,8 @@ def serve(options: argparse.Namespace, data: Path, server: Server | None) -> Non
         idle=timedelta(seconds=options.idle),
         absolute=timedelta(days=90),
     )
-    redis = RedisView.connect(server.url, server.about) if server else None
+    key = session_key(data)
+    redis = RedisView.connect(server.url, server.about, key) if server else None
     app = create_app(Accounts(data / "users.sqlite3"), redis, expiry)
     with listen(options.host, options.port) as listener:
         in_memory = f"in memory, since there is no Redis server. {ADVICE}"
@@ -177,6 +180,15 @@ def folder(data: Path | None) -> Generator[Path, None, None]:
         return
     with tempfile.TemporaryDirectory(prefix="lucia-demo-") as temporary:
         yield Path(temporary)
+
+
+def session_key(data: Path) -> bytes:
+    """Return the key under which ids are hashed, which is made once for each folder."""
+    file = data / "session.key"
+    if not file.exists():
+        file.touch(mode=0o600)
+        file.write_bytes(secrets.token_bytes(32))
+    return file.read_bytes()
 
 
 def _leave(number: int, _: FrameType | None) -> None:

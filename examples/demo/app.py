@@ -33,13 +33,13 @@ from lucia.middleware.starlette import StarletteAuth
 from .accounts import Accounts, Member
 from .journal import Journals
 from .pages import HERE, SecurityHeaders, render
-from .redis_view import RedisView, shorten
+from .redis_view import RedisView
 from .visit import Demo, Login, Visit, login, visit
 
 COOKIE = "auth_session"
 
 RENEWED = (
-    "A new id, {id}, under the same handle, {handle}. "
+    "A new id, and so a new hash in Redis, under the same handle, {handle}. "
     "For 60 seconds a marker leads from the used id to it, for requests in flight."
 )
 
@@ -64,7 +64,7 @@ async def home(visit: ThisVisit) -> Response:
     if found.session.fresh:
         await visit.note(
             "Use the idle session",
-            RENEWED.format(id=shorten(found.session.session_id), handle=found.session.handle),
+            RENEWED.format(handle=found.session.handle),
         )
         visit.journal.notice = "Welcome back. The session was idle, so this request renewed it."
     else:
@@ -335,16 +335,18 @@ def create_app(
     accounts: Accounts, redis: RedisView | None, expiry: SessionExpiry | None = None
 ) -> FastAPI:
     """Return the application. Without Redis, sessions are in the memory of this process."""
-    auth = make_auth(
-        accounts,
-        AsyncMemoryAdapter() if redis is None else AsyncRedisSessionAdapter(redis.client),
-        expiry,
-    )
-    looking = (
-        auth
-        if redis is None
-        else make_auth(accounts, AsyncRedisSessionAdapter(redis.plain), expiry)
-    )
+    if redis is None:
+        auth = looking = make_auth(accounts, AsyncMemoryAdapter(), expiry)
+    else:
+        auth, looking = (
+            # "refuse": no session of the demo was ever stored under its id as it is.
+            make_auth(
+                accounts,
+                AsyncRedisSessionAdapter(client, id_keys=[redis.key], raw_ids="refuse"),
+                expiry,
+            )
+            for client in (redis.client, redis.plain)
+        )
     web = StarletteAuth(auth)
 
     @asynccontextmanager

@@ -6,6 +6,7 @@ promise that is not kept ends the check with the exit code 1.
 
 import asyncio
 import re
+import secrets
 import socket
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
@@ -79,9 +80,9 @@ class World:
         return await self.redis.held(self.user_id, "", time.time_ns() // 1_000_000)
 
     async def sessions(self) -> list[str]:
-        """Return the ids in the user's list."""
-        ids: list[str] = await self.inspector.lrange(f"userSession:{self.user_id}", 0, -1)
-        return ids
+        """Return the hashes of ids in the user's list."""
+        hashes: list[str] = await self.inspector.lrange(f"userSession:{self.user_id}", 0, -1)
+        return hashes
 
     @contextmanager
     def sent(self) -> Generator[list[Recorded], None, None]:
@@ -130,7 +131,10 @@ async def sign_up(world: World) -> None:
     )
     world.user_id = (await world.demo.auth.get_key("username", world.name)).user_id
     must(is_member(page), "signing up logs in")
-    must(len(await world.sessions()) == 1, "the user's list holds one id")
+    must(
+        await world.sessions() == [world.redis.stored(world.first.cookies[COOKIE])],
+        "the user's list holds the hash of its id",
+    )
 
 
 async def log_in_elsewhere(world: World) -> None:
@@ -195,10 +199,12 @@ async def renewal(world: World) -> None:
         "all get one and the same new id",
         f"there are {len(successors)}",
     )
-    ids = await world.sessions()
+    hashes = set(await world.sessions())
     must(
-        len(ids) == 2 and used not in ids and successors < set(ids),
-        "the list holds it in the place of the used one",
+        len(hashes) == 2
+        and world.redis.stored(used) not in hashes
+        and set(map(world.redis.stored, successors)) < hashes,
+        "the list holds its hash in the place of the used one's",
     )
     marker = [key for key in await world.held() if key.kind == "marker"]
     must(
@@ -217,7 +223,8 @@ async def log_one_out(world: World) -> None:
     """Log the second browser out from the first."""
     revoked, handle = world.second.cookies[COOKIE], await _handle(world, world.second)
     await world.post(world.first, "/devices/logout", handle=handle)
-    must(await world.inspector.exists(f"session:{revoked}") == 0, "its record is gone")
+    record = f"session:{world.redis.stored(revoked)}"
+    must(await world.inspector.exists(record) == 0, "its record is gone")
     must(not is_member(await world.get(world.second)), "at its next click it is a visitor")
     must(is_member(await world.get(world.first)), "the first browser is still logged in")
 
@@ -285,7 +292,10 @@ async def change_password(world: World) -> None:
 
 
 async def census(world: World) -> None:
-    """Count the keys without an expiry, of all that the application has named up to now."""
+    """Look through all commands up to now for session ids, and for keys without an expiry."""
+    ids = {client.cookies[COOKIE].encode() for client in (world.first, world.second)}
+    sent = b" ".join(part for command in world.redis.log.commands for part in command.arguments)
+    must(not any(id_ in sent for id_ in ids), "Redis got hashes, and never a session id")
     named = {key for command in world.redis.log.commands for key in command.keys}
     left = [await world.inspector.pttl(key) for key in sorted(named)]
     must(
@@ -385,7 +395,7 @@ def _print_held(held: list[HeldKey]) -> None:
 
 @asynccontextmanager
 async def _world(server: Server, folder: Path) -> AsyncGenerator[World, None]:
-    redis = RedisView.connect(server.url, server.about)
+    redis = RedisView.connect(server.url, server.about, secrets.token_bytes(32))
     app = create_app(Accounts(folder / "check.sqlite3"), redis)
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(_served(app))

@@ -1,7 +1,7 @@
 """Show what happens in Redis: the commands of one request, and the keys of one user.
 
-Session ids are secrets. So no complete id leaves this module: each is cut to its first six
-characters.
+Redis holds hashes of session ids. They are long, so each is cut to its first six characters, and so
+is every other long word: no complete id can leave this module, whatever was stored.
 """
 
 import json
@@ -20,13 +20,14 @@ from lucia._redis.keys import Layout
 from lucia._redis.records import decode_row
 from lucia._redis.scripts import DELETE
 from lucia._redis.throttling import ATTEMPT
+from lucia._rules.id_hashes import HashedIds
 
 _LAYOUT = Layout.from_namespaces(None)
 _INDEX = _LAYOUT.index.scripts
 _SCRIPTS = (_INDEX.create, _INDEX.renew, DELETE, _INDEX.revoke, _INDEX.prune, ATTEMPT)
 _MARKER = _LAYOUT.marker_key("").removesuffix("}")
 _FAILURES = _LAYOUT.throttle_key("")
-_SECRET = re.compile(r"(?<![0-9A-Za-z])([0-9A-Za-z]{6})[0-9A-Za-z]{34}(?![0-9A-Za-z])")
+_LONG_WORD = re.compile(r"(?a)(?<![\w-])([\w-]{6})[\w-]{34,}=*")
 _LONGEST_REPLY = 160
 _HANDSHAKE = {"AUTH", "CLIENT", "HELLO", "INFO", "SELECT"}
 
@@ -34,7 +35,8 @@ _WHY = {
     "create": "A login, in one step: store the record unless its id is taken, put the id at the "
     "head of the user's list, and give both an expiry. Returns the list's length.",
     "renew": "A renewal, in one step: store the successor, leave a marker for 60 seconds that "
-    "leads from the used id to it, delete the used record, and swap the ids in the list. Whoever "
+    "leads from the used id to it, delete the used record, and swap the ids in the list. The "
+    "marker carries the new id sealed: only the used id and the application's key open it. Whoever "
     "comes second gets the marker instead.",
     "delete": "Revokes sessions, and returns what their keys held: a record names the user from "
     "whose list the id has to be removed, a marker names a successor to be revoked too.",
@@ -57,8 +59,8 @@ _WHY = {
 
 
 def shorten(text: str) -> str:
-    """Cut each session id and each script's hash in a text to six characters."""
-    return _SECRET.sub(r"\1…", text)
+    """Cut each long word in a text, such as an id or a hash, to six characters."""
+    return _LONG_WORD.sub(r"\1…", text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,16 +262,20 @@ class RedisView:
         plain: the client for reading, whose connections are not.
         log: the recorded commands.
         about: a description of the server.
+        key: the key under which ids are hashed.
     """
 
-    def __init__(self, client: Redis, plain: Redis, log: Log, about: str) -> None:
+    def __init__(self, client: Redis, plain: Redis, log: Log, about: str, key: bytes) -> None:
         self.client: Any = client  # redis-py types its commands for sync and async at once
         self.plain: Any = plain
         self.log = log
         self.about = about
+        self.key = key
+        self.stored = HashedIds([key], "refuse").stored
+        """Returns what the session with an id is stored under."""
 
     @classmethod
-    def connect(cls, url: str, about: str) -> Self:
+    def connect(cls, url: str, about: str, key: bytes) -> Self:
         """Return a view of the server at this URL."""
         log = Log()
         pool: Any = ConnectionPool.from_url(url, protocol=2, log=log)
@@ -279,6 +285,7 @@ class RedisView:
             Redis.from_url(url, decode_responses=True, protocol=2),
             log,
             about,
+            key,
         )
 
     async def close(self) -> None:
@@ -295,12 +302,12 @@ class RedisView:
             now: the time in milliseconds since the epoch.
         """
         index = _LAYOUT.index_key(user_id)
-        ids = await self._list(index)
-        held = [_list(index, ids, await self._left(index))] if ids else []
-        for session_id in ids:
-            key = _LAYOUT.session_key(session_id)
+        hashes = await self._list(index)
+        held = [_list(index, hashes, await self._left(index))] if hashes else []
+        for stored in hashes:
+            key = _LAYOUT.session_key(stored)
             value, left = await self._value(key)
-            row = None if value is None else decode_row(value.encode(), session_id)
+            row = None if value is None else decode_row(value.encode(), stored)
             if value is not None and row is not None:
                 held.append(
                     HeldKey(
@@ -308,7 +315,7 @@ class RedisView:
                         "record",
                         _pretty(value),
                         left,
-                        session_id == mine,
+                        stored == self.stored(mine),
                         row.active_expires - now,
                     )
                 )
@@ -329,7 +336,7 @@ class RedisView:
 
     async def let_go_idle(self, session_id: str, now: int) -> None:
         """End a session's active period now, as if the user had been away for a day."""
-        key = _LAYOUT.session_key(session_id)
+        key = _LAYOUT.session_key(self.stored(session_id))
         record = await self.client.execute_command("GET", key)
         if record is not None:
             changed = {**json.loads(record), "active_expires": now - 1}
@@ -361,10 +368,9 @@ class RedisView:
         return value, await self._left(key)
 
 
-def _list(key: str, ids: list[str], left: int) -> HeldKey:
-    return HeldKey(
-        shorten(key), "list", "\n".join(f"{n}  {shorten(id_)}" for n, id_ in enumerate(ids)), left
-    )
+def _list(key: str, hashes: list[str], left: int) -> HeldKey:
+    lines = [f"{n}  {shorten(stored)}" for n, stored in enumerate(hashes)]
+    return HeldKey(shorten(key), "list", "\n".join(lines), left)
 
 
 def _pretty(value: str) -> str:

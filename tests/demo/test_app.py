@@ -46,7 +46,8 @@ def client(redis_server: Server, tmp_path: Path) -> Iterator[TestClient]:
     with redis.Redis.from_url(redis_server.url) as own:
         own.flushall()
         own.script_flush()
-    with browser(tmp_path, RedisView.connect(redis_server.url, "Redis, for a test")) as client:
+    view = RedisView.connect(redis_server.url, "Redis, for a test", bytes(range(32)))
+    with browser(tmp_path, view) as client:
         yield client
 
 
@@ -60,6 +61,11 @@ def view_of(client: TestClient) -> RedisView:
     app: Any = client.app
     view: RedisView = app.state.demo.redis
     return view
+
+
+def shown(client: TestClient, session_id: str) -> str:
+    """Return how pages show the hash of a session id."""
+    return f"{view_of(client).stored(session_id)[:6]}…"
 
 
 def is_member(client: TestClient) -> bool:
@@ -196,7 +202,7 @@ def test_everywhere_else_keeps_this_browser(client: TestClient) -> None:
     page = client.post("/logout/others").text
     assert client.cookies["auth_session"] == kept
     assert is_member(client)
-    assert f"<del><code>session:{ended[:6]}…</code></del>" in page
+    assert f"<del><code>session:{shown(client, ended)}</code></del>" in page
     assert page.count("just written") == 1  # the user's list
 
 
@@ -225,8 +231,9 @@ def test_polling_renews_no_session(client: TestClient) -> None:
     assert view_of(client).log.count == recorded
     renewed = client.get("/").text
     assert client.cookies["auth_session"] != before
-    assert f"A new id, {client.cookies['auth_session'][:6]}…" in renewed
-    assert f"session:renewed:{{session:{before[:6]}…}}" in renewed
+    assert "A new id, and so a new hash in Redis" in renewed
+    assert f"<code>session:{shown(client, client.cookies['auth_session'])}</code>" in renewed
+    assert f"session:renewed:{{session:{shown(client, before)}}}" in renewed
 
 
 def test_a_marker_is_shown_while_it_is_there(client: TestClient, redis_server: Server) -> None:
@@ -242,14 +249,12 @@ def test_a_marker_is_shown_while_it_is_there(client: TestClient, redis_server: S
 
 def test_no_page_carries_an_id(client: TestClient) -> None:
     """No page, and no response to its polling, has a session id, a password or a hash."""
-    pages = [
-        sign_up(client),
-        client.post("/idle").text,
-        client.get("/").text,
-        client.get("/live").text,
-    ]
-    for page in pages:
+    signed_up, used = sign_up(client), client.cookies["auth_session"]
+    idle, renewed = client.post("/idle").text, client.get("/").text
+    ids = (used, client.cookies["auth_session"])
+    for page in (signed_up, idle, renewed, client.get("/live").text):
         assert not re.search(r"[0-9A-Za-z]{40}", page)
+        assert not any(session_id[:6] in page for session_id in ids)
         assert PASSWORD not in page
         assert "$scrypt$" not in page
 
@@ -351,10 +356,16 @@ def test_durations_and_times_in_words() -> None:
     ("arguments", "reply", "line", "shown"),
     [
         (
-            (b"MGET", b"session:" + b"a" * 40),
-            [b'{"id":"' + b"a" * 40 + b'"}'],
+            (b"MGET", b"session:" + b"a" * 64),
+            [b'{"id":"' + b"a" * 64 + b'"}'],
             "MGET session:aaaaaa…",
             '[{"id":"aaaaaa…"}]',
+        ),
+        (
+            (b"SET", b"session:renewed:{session:" + b"a" * 40 + b"}", b'{"sealed":"_-a-bcdef'),
+            b"a" * 10 + b"-" * 40 + b"==",
+            'SET session:renewed:{session:aaaaaa…} {"sealed":"_-a-bcdef',
+            "aaaaaa…",
         ),
         ((b"GET", b"k"), b"v " * 1_000, "GET k", "v v v"),
         ((b"GET", b"k"), None, "GET k", "(nil)"),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from examples.demo import check as checks
-from examples.demo.__main__ import address, folder, listen, main, run_check
+from examples.demo.__main__ import address, folder, listen, main, run_check, session_key
 from examples.demo.app import COOKIE
 from examples.demo.redis_view import RedisView
 from examples.demo.servers import Server as Found
@@ -50,7 +50,7 @@ async def test_a_broken_promise_is_exit_code_1(
 
     async def revoke_behind_its_back(world: checks.World) -> None:
         """Delete the session's record by hand."""
-        await world.inspector.delete(f"session:{world.first.cookies[COOKIE]}")
+        await world.inspector.delete(f"session:{world.redis.stored(world.first.cookies[COOKIE])}")
         checks.must(
             checks.is_member(await world.get(world.first)), "the first browser is still logged in"
         )
@@ -119,6 +119,14 @@ def test_the_folder_stays_if_it_was_asked_for(tmp_path: Path) -> None:
     with folder(None) as temporary:
         assert temporary.is_dir()
     assert not temporary.exists()
+
+
+def test_the_key_of_a_folder_stays(tmp_path: Path) -> None:
+    """A folder gets a key once, for its owner alone, so that sessions outlive a restart."""
+    key = session_key(tmp_path)
+    assert session_key(tmp_path) == key
+    assert len(key) == 32
+    assert (tmp_path / "session.key").stat().st_mode & 0o777 == 0o600
 
 
 def test_the_address_to_open() -> None:
@@ -228,12 +236,12 @@ def test_a_signal_while_a_finalizer_runs_is_not_lost(redis_server: Server) -> No
 
 async def test_view_skips_records_that_are_no_sessions(redis_server: Server) -> None:
     """A record that is no session is not shown, and a missing session is not created."""
-    view = RedisView.connect(redis_server.url, "Redis")
+    view = RedisView.connect(redis_server.url, "Redis", bytes(32))
     await view.client.delete("userSession:view-user", "session:view-broken")
-    await view.client.rpush("userSession:view-user", "view-broken", "view-gone")
+    await view.client.rpush("userSession:view-user", "view-broken", view.stored("view-gone"))
     await view.client.set("session:view-broken", "[]")
     assert [key.kind for key in await view.held("view-user", "", 0)] == ["list"]
     await view.let_go_idle("view-gone", 0)
-    assert not await view.client.exists("session:view-gone")
+    assert not await view.client.exists(f"session:{view.stored('view-gone')}")
     await view.client.delete("userSession:view-user", "session:view-broken")
     await view.close()

@@ -23,7 +23,7 @@ def inspector(redis_server: Server) -> Iterator[Inspector]:
 @pytest.fixture
 async def view(redis_server: Server, inspector: Inspector) -> AsyncIterator[RedisView]:
     """Yield a view of the server, as that user."""
-    found = RedisView.connect(redis_server.url.replace("//", "//demo:pass@"), "Redis")
+    found = RedisView.connect(redis_server.url.replace("//", "//demo:pass@"), "Redis", bytes(32))
     yield found
     await found.close()
 

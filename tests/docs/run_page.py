@@ -1,9 +1,8 @@
-"""Follow a page as a reader does: ``python run_page.py PAGE``, in a new environment.
+"""Run the Python blocks of a page as a reader does: ``python run_page.py PAGE``.
 
-What the page installs is installed first. Then its Python blocks run one after another in one
-namespace. This script needs only the standard library. Environment variables:
-``LUCIA_WHEEL`` is installed instead of ``lucia-auth``, and ``REDIS_URL`` is the server. In place of
-a database that a page shows, it uses ``DATABASE_URL``.
+They run one after another in one namespace. This script needs only the standard library, since it
+runs in a new environment. The environment variable ``REDIS_URL`` is the server. In place of a
+database that the page shows, it uses ``DATABASE_URL``.
 """
 
 import ast
@@ -12,7 +11,6 @@ import doctest
 import inspect
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,33 +21,21 @@ SHOWN_DATABASE = re.compile(
 )
 
 BLOCK = re.compile(r"(?ms)^```(bash|python)\n(.*?)^```$")
-PACKAGE = re.compile(r"\blucia-auth(?=[\[\s\"']|$)")
 
 
 def main(page: Path) -> None:
-    """Run all blocks of the page."""
+    """Run all Python blocks of the page."""
     text = page.read_text(encoding="utf-8").replace(SHOWN_URL, os.environ["REDIS_URL"])
     text = SHOWN_DATABASE.sub(lambda _: os.environ["DATABASE_URL"], text)
-    blocks = list(BLOCK.finditer(text))
-    for language, source in (block.groups() for block in blocks):
-        if language == "bash":
-            _run_commands(source)
     namespace: dict[str, Any] = {"__name__": "__main__"}
     with asyncio.Runner() as runner:
-        for block in blocks:
+        for block in BLOCK.finditer(text):
             language, source = block.groups()
             line = text.count("\n", 0, block.start()) + 1
             if language == "python" and source.startswith(">>>"):
                 _run_doctest(source, namespace, page.name, line)
             elif language == "python":
                 _run_python("\n" * line + source, namespace, page.name, runner)
-
-
-def _run_commands(commands: str) -> None:
-    """Run a block that begins with an installation, and skip other commands."""
-    if commands.startswith("pip install "):
-        commands = PACKAGE.sub(lambda _: os.environ["LUCIA_WHEEL"], commands)
-        subprocess.run(["bash", "-euc", commands], check=True)
 
 
 def _run_doctest(source: str, namespace: dict[str, Any], name: str, line: int) -> None:

@@ -1,9 +1,11 @@
 """Pages with Python: each runs in a new environment, with the page's own install line."""
 
+import ast
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Final
 import pytest
 import redis
 
-from tests.docs.run_page import BLOCK, PACKAGE, SHOWN_DATABASE, SHOWN_URL
+from tests.docs.run_page import BLOCK, SHOWN_DATABASE, SHOWN_URL
 from tools.servers import Server, until, unused_port
 
 ROOT: Final = Path(__file__).parents[2]
@@ -23,6 +25,8 @@ PAGES: Final = [
 ]
 SERVED: Final = [path for path in PAGES if "\nuvicorn main:app\n" in path.read_text()]
 PAGE_RUNNER: Final = Path(__file__).with_name("run_page.py")
+
+_PACKAGE: Final = re.compile(r"\blucia-auth(?=[\[\s\"']|$)")
 
 
 @pytest.fixture(scope="session")
@@ -35,37 +39,38 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("lucia_auth-*.whl"))
 
 
-def environment_in(folder: Path, wheel: Path, server: Server) -> tuple[Path, dict[str, str]]:
-    """Create a virtual environment; return its Python and the variables of an active shell."""
+def environment_in(folder: Path, server: Server) -> dict[str, str]:
+    """Create a virtual environment, and return the variables of a shell in which it is active."""
     subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
     inherited = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("PYTHON", "COV", "PYTEST"))
+        if not name.startswith(("PYTHON", "COV", "PYTEST", "SESSION_KEY"))
     }
     path = f"{folder / 'venv/bin'}:{inherited['PATH']}"
     added = {
         "PATH": path,
         "VIRTUAL_ENV": str(folder / "venv"),
-        "LUCIA_WHEEL": str(wheel),
         "REDIS_URL": server.url,
     }
     with redis.Redis.from_url(server.url) as client:
         client.flushall()
-    return folder / "venv/bin/python", inherited | added
+    return inherited | added
 
 
-def run(folder: Path, variables: Mapping[str, str], *command: str | Path) -> None:
-    """Run a command in the folder, and show its output if it fails."""
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env=variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-5_000:]
+def preparations(page: Path) -> list[str]:
+    """Return the shell blocks of a page that install something."""
+    blocks = BLOCK.findall(page.read_text())
+    return [text for name, text in blocks if name == "bash" and text.startswith("pip install ")]
+
+
+def after(commands: str, wheel: Path, server: Server, *command: str | Path) -> list[str | Path]:
+    """Return a command that runs in the shell of a reader who has run these commands.
+
+    So it has the variables that they export. They install the wheel and use the test server.
+    """
+    script = _PACKAGE.sub(lambda _: str(wheel), commands).replace(SHOWN_URL, server.url)
+    return ["bash", "-euc", f'{script}\nexec "$@"', "bash", *command]
 
 
 def test_pages_say_what_to_install() -> None:
@@ -80,27 +85,65 @@ def test_pages_say_what_to_install() -> None:
     assert len(PAGES) > 10
 
 
+def test_pages_export_what_they_read() -> None:
+    """A page that reads a variable of the environment exports it where it installs things."""
+    needed = {
+        (page.name, name)
+        for page in PAGES
+        for name in re.findall(r'os\.environ\["(\w+)"\]', page.read_text())
+    }
+    exported = {
+        (page.name, name)
+        for page in PAGES
+        for name in re.findall(r"(?m)^export (\w+)=", "".join(preparations(page)))
+    }
+    assert needed - exported == {("production.md", "REDIS_URL")}
+
+
+def test_pages_hash_ids() -> None:
+    """Each Redis adapter in a page has `id_keys`, unless the block says why it has raw ids."""
+    adapters = [
+        (page.name, ast.unparse(node), any(each.arg == "id_keys" for each in node.keywords))
+        for page in PAGES
+        for language, block in BLOCK.findall(page.read_text())
+        if language == "python" and not block.startswith(">>>") and "raw ids" not in block
+        for node in ast.walk(ast.parse(block))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("RedisSessionAdapter")
+    ]
+    assert [(page, call) for page, call, hashes in adapters if not hashes] == []
+    assert len(adapters) > 10
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_page(
     page: Path, wheel: Path, redis_server: Server, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """In a new environment with only what the page installs, its Python blocks run to the end."""
-    python, variables = environment_in(tmp_path, wheel, redis_server)
+    variables = environment_in(tmp_path, redis_server)
+    python = tmp_path / "venv/bin/python"
     with ExitStack() as stack:
         if shown := SHOWN_DATABASE.search(page.read_text()):
             server = request.getfixturevalue(shown[1] or "secantusdb")
             variables["DATABASE_URL"] = stack.enter_context(server.document_database())
-        run(tmp_path, variables, python, PAGE_RUNNER, page)
+        done = subprocess.run(
+            after("".join(preparations(page)), wheel, redis_server, python, PAGE_RUNNER, page),
+            cwd=tmp_path,
+            env=variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    assert done.returncode == 0, done.stdout[-5_000:]
 
 
 @contextmanager
-def serving(folder: Path, variables: Mapping[str, str]) -> Iterator[str]:
-    """Run ``uvicorn main:app`` on a free port, and yield its origin."""
+def serving(folder: Path, server: Server, wheel: Path, commands: str) -> Iterator[str]:
+    """Run ``uvicorn main:app`` on a free port after these commands, and yield its origin."""
     port = unused_port()
-    with subprocess.Popen(
-        [folder / "venv/bin/uvicorn", "main:app", "--port", str(port)], cwd=folder, env=variables
-    ) as process:
+    uvicorn = after(commands, wheel, server, "uvicorn", "main:app", "--port", str(port))
+    variables = environment_in(folder, server)
+    with subprocess.Popen(uvicorn, cwd=folder, env=variables) as process:
         try:
             yield f"http://localhost:{port}"
         finally:
@@ -109,7 +152,7 @@ def serving(folder: Path, variables: Mapping[str, str]) -> Iterator[str]:
 
 def sign_up(origin: str) -> int:
     """Send a sign-up as a browser does, once the server listens, and return the status."""
-    until(lambda: is_listening(origin), 60)
+    until(lambda: is_listening(origin), 300)  # what it needs is installed first
     with closing(HTTPConnection(origin.removeprefix("http://"))) as connection:
         headers = {"Origin": origin, "Content-Type": "application/x-www-form-urlencoded"}
         connection.request("POST", "/signup", "name=alice&password=correct+horse", headers)
@@ -128,15 +171,8 @@ def is_listening(origin: str) -> bool:
 @pytest.mark.parametrize("page", SERVED, ids=lambda page: page.stem)
 def test_served_page(page: Path, wheel: Path, redis_server: Server, tmp_path: Path) -> None:
     """A page's first block runs as ``main.py`` with uvicorn, if the page says so."""
-    _, variables = environment_in(tmp_path, wheel, redis_server)
-    text = page.read_text()
-    install = next(
-        found
-        for language, found in BLOCK.findall(text)
-        if language == "bash" and found.startswith("pip install ")
-    )
-    run(tmp_path, variables, "bash", "-euc", PACKAGE.sub(lambda _: str(wheel), install))
-    main = next(found for language, found in BLOCK.findall(text) if language == "python")
+    blocks = BLOCK.findall(page.read_text())
+    main = next(found for language, found in blocks if language == "python")
     (tmp_path / "main.py").write_text(main.replace(SHOWN_URL, redis_server.url))
-    with serving(tmp_path, variables) as origin:
+    with serving(tmp_path, redis_server, wheel, preparations(page)[0]) as origin:
         assert sign_up(origin) == 200
