@@ -2,6 +2,7 @@
 
 import os
 import re
+import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,7 @@ def run(folder: Path, *arguments: str) -> str:
     """Run Python in the folder, and return what it printed."""
     # Without the settings of a test runner, and with the warnings of Django's next version.
     variables = {key: value for key, value in os.environ.items() if not key.startswith("DJANGO")}
+    variables["SESSION_KEY"] = secrets.token_hex(32)
     done = subprocess.run(
         [sys.executable, "-W", "error::DeprecationWarning", *arguments],
         cwd=folder,
