@@ -228,9 +228,9 @@ class AsyncAuth(AsyncRequestMethods[UserT, UserIdT, AttributesT]):
         self._hasher = ScryptHash() if hasher is None else hasher
         check_methods("hash", self._hasher, PasswordHasher)
         self._workers = AsyncPasswordWorkers(self._hasher, settings.get("password_pool"))
+        self._throttle = settings.get("throttle", _DEFAULT_THROTTLE)
         self._guard = AsyncGuard(
-            settings.get("throttle", _DEFAULT_THROTTLE),
-            choose_throttle_store(settings["sessions"], self._clock),
+            self._throttle, choose_throttle_store(settings["sessions"], self._clock)
         )
         self._single_use_purposes = check_purposes(
             settings.get("single_use_purposes", _DEFAULT_PURPOSES)
@@ -293,7 +293,12 @@ class AsyncAuth(AsyncRequestMethods[UserT, UserIdT, AttributesT]):
             )
         bound = users.in_transaction(transaction)
         inside = copy.copy(self)
-        inside._use_adapters(bound if id(sessions) == id(users) else sessions, bound)
+        if id(sessions) == id(users):
+            inside._use_adapters(bound, bound)
+            # In SQLite, counting in another transaction would wait for this one.
+            inside._guard = AsyncGuard(self._throttle, choose_throttle_store(bound, self._clock))
+        else:
+            inside._use_adapters(sessions, bound)
         # What is read in the transaction may never be committed.
         inside._user_cache = None
         inside._changes = AsyncChanges(bound)

@@ -12,12 +12,16 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from lucia import (
     AsyncAuth,
     DuplicateKeyId,
+    FailureLimit,
     InvalidCredentials,
     InvalidKeyId,
+    InvalidPassword,
     InvalidSessionId,
     InvalidUserId,
     PrimaryKey,
     SessionsNotRevoked,
+    Throttle,
+    TooManyAttempts,
     UserCache,
 )
 from lucia.adapters.memory import AsyncMemoryAdapter
@@ -231,6 +235,22 @@ async def test_single_use_key_before_the_commit(database: AsyncDatabase) -> None
         await mine.commit()
     with pytest.raises(InvalidKeyId):
         await auth.use_key("password_reset", "token", None)
+
+
+async def test_wrong_password_in_a_block(database: AsyncDatabase) -> None:
+    """A wrong password is counted in the block without waiting for the block's own locks."""
+    hour = timedelta(hours=1)
+    limit = FailureLimit(free=2, first_wait=hour, longest_wait=hour, forget=hour)
+    auth = make_auth(database, throttle=Throttle(by_key=limit))
+    alice = await sign_up(auth)
+    async with database.session(database.engine) as mine, auth.in_transaction(mine) as inside:
+        await inside.create_key(alice, provider_id="name", provider_user_id="al", password=None)
+        for refusal in (InvalidPassword, InvalidPassword, TooManyAttempts):
+            with pytest.raises(refusal):
+                await inside.use_key("email", "alice", NEW)
+        await mine.commit()
+    with pytest.raises(TooManyAttempts):
+        await auth.use_key("email", "alice", OLD)
 
 
 async def test_user_cache(database: AsyncDatabase) -> None:

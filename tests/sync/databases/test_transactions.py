@@ -13,12 +13,16 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from lucia import (
     Auth,
     DuplicateKeyId,
+    FailureLimit,
     InvalidCredentials,
     InvalidKeyId,
+    InvalidPassword,
     InvalidSessionId,
     InvalidUserId,
     PrimaryKey,
     SessionsNotRevoked,
+    Throttle,
+    TooManyAttempts,
     UserCache,
 )
 from lucia.adapters.memory import MemoryAdapter
@@ -232,6 +236,22 @@ def test_single_use_key_before_the_commit(database: Database) -> None:
         mine.commit()
     with pytest.raises(InvalidKeyId):
         auth.use_key("password_reset", "token", None)
+
+
+def test_wrong_password_in_a_block(database: Database) -> None:
+    """A wrong password is counted in the block without waiting for the block's own locks."""
+    hour = timedelta(hours=1)
+    limit = FailureLimit(free=2, first_wait=hour, longest_wait=hour, forget=hour)
+    auth = make_auth(database, throttle=Throttle(by_key=limit))
+    alice = sign_up(auth)
+    with database.session(database.engine) as mine, auth.in_transaction(mine) as inside:
+        inside.create_key(alice, provider_id="name", provider_user_id="al", password=None)
+        for refusal in (InvalidPassword, InvalidPassword, TooManyAttempts):
+            with pytest.raises(refusal):
+                inside.use_key("email", "alice", NEW)
+        mine.commit()
+    with pytest.raises(TooManyAttempts):
+        auth.use_key("email", "alice", OLD)
 
 
 def test_user_cache(database: Database) -> None:
