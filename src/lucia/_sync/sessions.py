@@ -2,7 +2,7 @@
 """``Auth``'s methods for sessions, which also work beside an application's own users."""
 
 import heapq
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Generic, cast
@@ -110,7 +110,7 @@ class SessionMethods(Generic[UserT, UserIdT, AttributesT]):
             row = self._set_session(user_id, kept)
         signed_in(user_id)
         if self._changes is not None:
-            self._changes.keep_session(user_id, row.id)
+            self._changes.note_session(user_id, row.id)
         return self._to_session(row, "active", fresh=True)
 
     def _set_session(self, user_id: str, metadata: Mapping[str, Any]) -> SessionRow:
@@ -240,12 +240,29 @@ class SessionMethods(Generic[UserT, UserIdT, AttributesT]):
     def _revoke_all(self, user_id: str, keep: str | None) -> bool:
         spared = keep if keep is not None and is_session_id(keep) else None
         if self._changes is not None:
-            self._changes.revoke_sessions(user_id, spared)
+            self._changes.note_revocation(user_id, spared)
         with revocation(user_id):
             if spared is not None:
                 return self._sessions.delete_other_sessions(user_id, spared)
             self._sessions.delete_sessions_by_user_id(user_id)
             return keep is None
+
+    def _revoke_all_but(self, user_id: str, kept_ids: Collection[str]) -> None:
+        """Revoke all logins of a user but those that have one of these sessions."""
+        if len(kept_ids) < 2:
+            self._revoke_all(user_id, next(iter(kept_ids), None))
+            return
+        kept = {
+            handle_of(row)
+            for session_id in kept_ids
+            if (row := self._sessions.get_session(session_id)) is not None
+        }
+        rows = drain(self._sessions.get_sessions_by_user_id(user_id))
+        others: list[str] = []
+        for block in Blocks(rows):
+            others += [row.id for row in block if handle_of(row) not in kept]
+        with revocation(user_id):
+            self._sessions.delete_session(*others)
 
     def invalidate_user_session(self, user_id: UserIdT, handle: str) -> bool:
         """Revoke one login of a user by its handle, whatever it was renewed to.

@@ -23,29 +23,29 @@ class Changes:
     def __init__(self, adapter: TransactionalAdapter) -> None:
         self._adapter = adapter
         self._transaction: object | None = None
-        self.sessions: dict[str, str | None] = {}
-        """Whose sessions to revoke, and the id of the session to keep."""
+        self.sessions: dict[str, set[str]] = {}
+        """Whose sessions to revoke, and the ids of those to keep."""
         self.keys: list[KeyRow] = []
         """The keys whose change revokes single-use keys."""
         self.users: set[str] = set()
         """The users to remove from the cache."""
 
-    def revoke_sessions(self, user_id: str, keep: str | None) -> None:
+    def note_revocation(self, user_id: str, keep: str | None) -> None:
         """Note that a user's sessions were revoked but for ``keep``."""
         self._begin()
-        self.sessions[user_id] = keep
+        self.sessions[user_id] = set() if keep is None else {keep}
 
-    def keep_session(self, user_id: str, session_id: str) -> None:
+    def note_session(self, user_id: str, session_id: str) -> None:
         """Note that a session was created in this block: it is not revoked at its end."""
         if user_id in self.sessions:
-            self.sessions[user_id] = session_id
+            self.sessions[user_id].add(session_id)
 
-    def revoke_single_use_keys(self, changed: KeyRow) -> None:
+    def note_key(self, changed: KeyRow) -> None:
         """Note that a key was changed."""
         self._begin()
         self.keys.append(changed)
 
-    def forget_user(self, user_id: str) -> None:
+    def note_user(self, user_id: str) -> None:
         """Note that a user was changed."""
         self._begin()
         self.users.add(user_id)

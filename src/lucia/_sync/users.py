@@ -410,7 +410,7 @@ class UserMethods(SessionMethods[UserT, UserIdT, AttributesT]):
         if changed.expires is not None or not self._single_use_purposes:
             return
         if self._changes is not None:
-            self._changes.revoke_single_use_keys(changed)
+            self._changes.note_key(changed)
         users = self._require_users()
         rows = users.get_keys_by_user_id(changed.user_id)
         revoked = [
@@ -426,7 +426,7 @@ class UserMethods(SessionMethods[UserT, UserIdT, AttributesT]):
         if self._user_cache is not None:
             self._user_cache.drop(user_id)
         if self._changes is not None:
-            self._changes.forget_user(user_id)
+            self._changes.note_user(user_id)
 
     def _repeat(self, changes: Changes) -> None:
         """Repeat the revocations that a concurrent login may have escaped before the commit.
@@ -437,10 +437,12 @@ class UserMethods(SessionMethods[UserT, UserIdT, AttributesT]):
         for user_id in changes.users:
             self._forget_user(user_id)
         try:
-            for key in changes.keys:
-                self._revoke_single_use_keys(key)
-            for user_id, keep in changes.sessions.items():
-                self._revoke_all(user_id, keep)
+            try:
+                for key in changes.keys:
+                    self._revoke_single_use_keys(key)
+            finally:
+                for user_id, kept in changes.sessions.items():
+                    self._revoke_all_but(user_id, kept)
         except Exception as error:
             raise SessionsNotRevoked from error
 

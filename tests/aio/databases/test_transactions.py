@@ -217,6 +217,32 @@ async def test_sessions_of_the_block_are_kept(database: AsyncDatabase) -> None:
         await auth.validate_session(kept.session_id)
 
 
+@pytest.mark.parametrize("elsewhere", [False, True])
+async def test_several_sessions_of_the_block_are_kept(
+    database: AsyncDatabase, *, elsewhere: bool
+) -> None:
+    """All sessions that a block creates after its revocation, or keeps, survive its end."""
+    auth = make_auth(database, AsyncMemoryAdapter() if elsewhere else None)
+    alice = await sign_up(auth)
+    before, other = await auth.create_session(alice), await auth.create_session(alice)
+    async with database.session(database.engine) as mine, auth.in_transaction(mine) as inside:
+        kept = await inside.update_key_password(
+            "email", "alice", NEW, keep_session=before.session_id
+        )
+        assert kept is not None
+        sessions = [kept, await inside.create_session(alice), await inside.create_session(alice)]
+        await mine.commit()
+        revoked = [before, other]
+        if elsewhere:
+            revoked.append(await auth.create_session(alice))
+    for session in sessions:
+        await auth.validate_session(session.session_id)
+    assert len(await auth.get_all_user_sessions(alice)) == 3
+    for session in revoked:
+        with pytest.raises(InvalidSessionId):
+            await auth.validate_session(session.session_id)
+
+
 async def test_single_use_key_before_the_commit(database: AsyncDatabase) -> None:
     """A token for a password reset, made before the commit of a new password, does not work."""
     if database.engine.dialect.name == "sqlite":

@@ -218,6 +218,32 @@ def test_sessions_of_the_block_are_kept(database: Database) -> None:
         auth.validate_session(kept.session_id)
 
 
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_several_sessions_of_the_block_are_kept(
+    database: Database, *, elsewhere: bool
+) -> None:
+    """All sessions that a block creates after its revocation, or keeps, survive its end."""
+    auth = make_auth(database, MemoryAdapter() if elsewhere else None)
+    alice = sign_up(auth)
+    before, other = auth.create_session(alice), auth.create_session(alice)
+    with database.session(database.engine) as mine, auth.in_transaction(mine) as inside:
+        kept = inside.update_key_password(
+            "email", "alice", NEW, keep_session=before.session_id
+        )
+        assert kept is not None
+        sessions = [kept, inside.create_session(alice), inside.create_session(alice)]
+        mine.commit()
+        revoked = [before, other]
+        if elsewhere:
+            revoked.append(auth.create_session(alice))
+    for session in sessions:
+        auth.validate_session(session.session_id)
+    assert len(auth.get_all_user_sessions(alice)) == 3
+    for session in revoked:
+        with pytest.raises(InvalidSessionId):
+            auth.validate_session(session.session_id)
+
+
 def test_single_use_key_before_the_commit(database: Database) -> None:
     """A token for a password reset, made before the commit of a new password, does not work."""
     if database.engine.dialect.name == "sqlite":
