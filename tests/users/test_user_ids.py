@@ -1,6 +1,7 @@
 """The text of user ids of any type."""
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 from uuid import UUID
 
@@ -89,6 +90,33 @@ def test_another_type(ids: UserIdType[Any], value: Any, message: str) -> None:
         with pytest.raises(TypeError) as caught:
             write(value)
         assert str(caught.value) == message
+
+
+class Name(str, Enum):  # noqa: UP042  that is what is tested
+    """Texts with names, whose ``str()`` is the name."""
+
+    ALICE = "alice"
+
+
+class Number(int, Enum):
+    """Numbers with names."""
+
+    SEVEN = 7
+
+
+class LoudUUID(UUID):
+    """A UUID that writes itself in another way."""
+
+    def __str__(self) -> str:
+        return super().__str__().upper()
+
+
+def test_subclasses() -> None:
+    """An id of a subclass is the id with its value, whatever its ``str()`` is."""
+    assert TEXT_IDS.write(Name.ALICE) == "alice"
+    assert type(TEXT_IDS.write(Name.ALICE)) is str
+    assert user_id_type(int).write(Number.SEVEN) == "7"
+    assert user_id_type(UUID).write(LoudUUID(UUID_TEXT)) == UUID_TEXT
 
 
 def test_impossible_id_is_unknown() -> None:

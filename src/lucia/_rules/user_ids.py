@@ -85,13 +85,19 @@ def _random_text() -> str:
     return generate_random_string(_TEXT_LENGTH)
 
 
-TEXT_IDS: Final = UserIdType(str, str, generate=_random_text)
+# Not str(): a subclass, such as an Enum of texts, may write itself in another way.
+TEXT_IDS: Final = UserIdType(str, str, to_text=str.__str__, generate=_random_text)
 """User ids that are text already."""
+
+
+def _uuid_text(user_id: UUID) -> str:
+    return str(UUID(int=user_id.int))
+
 
 _KNOWN: Final[dict[type[Any], UserIdType[Any]]] = {
     str: TEXT_IDS,
-    int: UserIdType(int, int),
-    UUID: UserIdType(UUID, UUID, generate=uuid4),
+    int: UserIdType(int, int, to_text=int.__repr__),
+    UUID: UserIdType(UUID, UUID, to_text=_uuid_text, generate=uuid4),
 }
 
 

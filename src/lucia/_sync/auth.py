@@ -20,6 +20,7 @@ from lucia._sync.throttling import Guard, choose_throttle_store
 from lucia._sync.transactions import Changes
 from lucia._compat.flavours import check_flavour, check_function, check_methods, check_names
 from lucia._compat.password_pool import PasswordWorkers
+from lucia._compat.uncancelled import Uncancelled
 from lucia._memory.user_cache import UserCache
 from lucia._rules.caps import check_cap
 from lucia._rules.cookies import Env, SessionCookie
@@ -282,11 +283,14 @@ class Auth(RequestMethods[UserT, UserIdT, AttributesT]):
 
         Raises:
             TypeError: the adapter can't take part in a transaction, or not in this one.
-            RuntimeError: at the end of the block: the transaction is still open, and something was
-                changed in it that needs a revocation after the commit.
+            RuntimeError: it is called inside of such a block; or, at the end of the block, the
+                transaction is still open, and something was changed in it that needs a revocation
+                after the commit.
             SessionsNotRevoked: at the end of the block: that revocation failed. To revoke again,
                 call :meth:`invalidate_all_user_sessions`.
         """
+        if self._changes is not None:
+            raise RuntimeError("blocks of in_transaction() can't be nested")
         sessions, users = self._given
         if not isinstance(users, TransactionalAdapter):
             raise TypeError(
@@ -356,10 +360,16 @@ class TransactionBlock(Generic[UserT, UserIdT, AttributesT]):
         traceback: TracebackType | None,
         /,
     ) -> None:
-        if not self._changes.is_open():
-            self._outside._repeat(self._changes)  # pyright: ignore[reportPrivateUsage]
+        is_open = self._changes.is_open()
+        self._changes.close()
+        if not is_open:
+            # Also if this task is cancelled now: the change is committed.
+            Uncancelled.run(self._repeat)
         elif error is None:
             raise RuntimeError(
                 "the transaction is still open: commit or roll back before the end of the block, "
                 "since some revocations have to be repeated after the commit"
             )
+
+    def _repeat(self) -> None:
+        self._outside._repeat(self._changes)  # pyright: ignore[reportPrivateUsage]

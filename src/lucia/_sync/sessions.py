@@ -243,9 +243,13 @@ class SessionMethods(Generic[UserT, UserIdT, AttributesT]):
             self._changes.note_revocation(user_id, spared)
         with revocation(user_id):
             if spared is not None:
-                return self._sessions.delete_other_sessions(user_id, spared)
-            self._sessions.delete_sessions_by_user_id(user_id)
-            return keep is None
+                is_kept = self._sessions.delete_other_sessions(user_id, spared)
+            else:
+                self._sessions.delete_sessions_by_user_id(user_id)
+                is_kept = keep is None
+        if self._changes is not None:
+            self._changes.note_transaction()
+        return is_kept
 
     def _revoke_all_but(self, user_id: str, kept_ids: Collection[str]) -> None:
         """Revoke all logins of a user but those that have one of these sessions."""

@@ -22,7 +22,8 @@ class Changes:
 
     def __init__(self, adapter: TransactionalAdapter) -> None:
         self._adapter = adapter
-        self._transaction: object | None = None
+        self._transactions: list[object] = []
+        self._is_closed = False
         self.sessions: dict[str, set[str]] = {}
         """Whose sessions to revoke, and the ids of those to keep."""
         self.keys: list[KeyRow] = []
@@ -32,7 +33,7 @@ class Changes:
 
     def note_revocation(self, user_id: str, keep: str | None) -> None:
         """Note that a user's sessions were revoked but for ``keep``."""
-        self._begin()
+        self.note_transaction()
         self.sessions[user_id] = set() if keep is None else {keep}
 
     def note_session(self, user_id: str, session_id: str) -> None:
@@ -42,19 +43,34 @@ class Changes:
 
     def note_key(self, changed: KeyRow) -> None:
         """Note that a key was changed."""
-        self._begin()
+        self.note_transaction()
         self.keys.append(changed)
 
     def note_user(self, user_id: str) -> None:
         """Note that a user was changed."""
-        self._begin()
+        self.note_transaction()
         self.users.add(user_id)
 
-    def is_open(self) -> bool:
-        """Return whether the transaction in which something was noted has not ended."""
-        begun = self._transaction
-        return begun is not None and self._adapter.open_transaction() is begun
+    def note_transaction(self) -> None:
+        """Note the transaction that is open now: call it after a change too, which may begin one.
 
-    def _begin(self) -> None:
-        if self._transaction is None:
-            self._transaction = self._adapter.open_transaction()
+        Raises:
+            RuntimeError: the block has ended.
+        """
+        if self._is_closed:
+            raise RuntimeError("this block of in_transaction() has ended")
+        found = self._adapter.open_transaction()
+        if found is not None and not self._is_noted(found):
+            self._transactions.append(found)
+
+    def is_open(self) -> bool:
+        """Return whether a transaction in which something was noted has not ended."""
+        found = self._adapter.open_transaction()
+        return found is not None and self._is_noted(found)
+
+    def close(self) -> None:
+        """End the block: nothing can be noted any more."""
+        self._is_closed = True
+
+    def _is_noted(self, transaction: object) -> bool:
+        return any(transaction is each for each in self._transactions)

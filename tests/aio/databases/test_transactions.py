@@ -169,6 +169,64 @@ async def test_commit_after_the_block(database: AsyncDatabase) -> None:
         await auth.use_key("email", "alice", NEW)
 
 
+async def test_second_transaction_of_a_block(database: AsyncDatabase) -> None:
+    """Of several transactions in a block, the last one has to end in it too."""
+    auth = make_auth(database, AsyncMemoryAdapter())
+    for name in ("alice", "bob"):
+        await sign_up(auth, name)
+
+    async def change(mine: Any) -> None:
+        async with auth.in_transaction(mine) as inside:
+            for name in ("alice", "bob"):
+                await mine.commit()
+                await inside.update_key_password("email", name, NEW)
+
+    async with database.session(database.engine) as mine:
+        with pytest.raises(RuntimeError, match="still open"):
+            await change(mine)
+
+
+async def test_revocation_begins_a_transaction(database: AsyncDatabase) -> None:
+    """A revocation that is the first call of a block has to be committed in it too."""
+    auth = make_auth(database)
+    alice = await sign_up(auth)
+    session = await auth.create_session(alice)
+
+    async def revoke(mine: Any) -> None:
+        async with auth.in_transaction(mine) as inside:
+            await inside.invalidate_all_user_sessions(alice)
+
+    async with database.session(database.engine) as mine:
+        with pytest.raises(RuntimeError, match="still open"):
+            await revoke(mine)
+    await auth.validate_session(session.session_id)
+
+
+async def test_a_new_transaction_after_the_commit(database: AsyncDatabase) -> None:
+    """A transaction that begins after the commit, such as by a read, may outlast the block."""
+    auth = make_auth(database)
+    await sign_up(auth)
+    async with database.session(database.engine) as mine, auth.in_transaction(mine) as inside:
+        await inside.update_key_password("email", "alice", NEW)
+        await mine.commit()
+        assert await mine.get(Order, 1) is None
+    await auth.use_key("email", "alice", NEW)
+
+
+async def test_use_of_a_block_that_has_ended(database: AsyncDatabase) -> None:
+    """A block can't be used after its end, nor have another one inside."""
+    auth = make_auth(database)
+    await sign_up(auth)
+    async with database.session(database.engine) as mine:
+        async with auth.in_transaction(mine) as inside:
+            with pytest.raises(RuntimeError, match="can't be nested"):
+                inside.in_transaction(mine)
+        with pytest.raises(RuntimeError, match="has ended"):
+            await inside.update_key_password("email", "alice", NEW)
+        await mine.rollback()
+    await auth.use_key("email", "alice", OLD)
+
+
 async def test_block_that_changes_nothing(database: AsyncDatabase) -> None:
     """A block that revokes nothing may end before the commit."""
     auth = make_auth(database)

@@ -170,6 +170,64 @@ def test_commit_after_the_block(database: Database) -> None:
         auth.use_key("email", "alice", NEW)
 
 
+def test_second_transaction_of_a_block(database: Database) -> None:
+    """Of several transactions in a block, the last one has to end in it too."""
+    auth = make_auth(database, MemoryAdapter())
+    for name in ("alice", "bob"):
+        sign_up(auth, name)
+
+    def change(mine: Any) -> None:
+        with auth.in_transaction(mine) as inside:
+            for name in ("alice", "bob"):
+                mine.commit()
+                inside.update_key_password("email", name, NEW)
+
+    with database.session(database.engine) as mine:
+        with pytest.raises(RuntimeError, match="still open"):
+            change(mine)
+
+
+def test_revocation_begins_a_transaction(database: Database) -> None:
+    """A revocation that is the first call of a block has to be committed in it too."""
+    auth = make_auth(database)
+    alice = sign_up(auth)
+    session = auth.create_session(alice)
+
+    def revoke(mine: Any) -> None:
+        with auth.in_transaction(mine) as inside:
+            inside.invalidate_all_user_sessions(alice)
+
+    with database.session(database.engine) as mine:
+        with pytest.raises(RuntimeError, match="still open"):
+            revoke(mine)
+    auth.validate_session(session.session_id)
+
+
+def test_a_new_transaction_after_the_commit(database: Database) -> None:
+    """A transaction that begins after the commit, such as by a read, may outlast the block."""
+    auth = make_auth(database)
+    sign_up(auth)
+    with database.session(database.engine) as mine, auth.in_transaction(mine) as inside:
+        inside.update_key_password("email", "alice", NEW)
+        mine.commit()
+        assert mine.get(Order, 1) is None
+    auth.use_key("email", "alice", NEW)
+
+
+def test_use_of_a_block_that_has_ended(database: Database) -> None:
+    """A block can't be used after its end, nor have another one inside."""
+    auth = make_auth(database)
+    sign_up(auth)
+    with database.session(database.engine) as mine:
+        with auth.in_transaction(mine) as inside:
+            with pytest.raises(RuntimeError, match="can't be nested"):
+                inside.in_transaction(mine)
+        with pytest.raises(RuntimeError, match="has ended"):
+            inside.update_key_password("email", "alice", NEW)
+        mine.rollback()
+    auth.use_key("email", "alice", OLD)
+
+
 def test_block_that_changes_nothing(database: Database) -> None:
     """A block that revokes nothing may end before the commit."""
     auth = make_auth(database)
