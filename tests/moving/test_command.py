@@ -378,19 +378,23 @@ def test_impossible_stores(places: Places, redis_server: Server) -> None:
     """A store that is none, is not there, or is the source itself is an error."""
     source, destination = both(places)
     database = places.make("sqlite", 3)
-    empty = Place(f"sqlite:///{places.folder / 'empty.db'}")
+    missing, empty = places.folder / "missing.db", places.folder / "empty.db"
+    empty.touch()
     for other, message in (
         (source, "both URLs name the same store"),
         (Place("nonsense"), "no URL of a store"),
-        (Place("nonsense://secret@host/x"), "no URL of a store"),
+        (Place("nonsense://secret@host/x"), "unknown kind of store 'nonsense'"),
+        (Place("sqlite+aiosqlite:///x"), "is an async driver"),
         (Place("redis://127.0.0.1:1/0"), "refused"),
         (Place(destination.url, {"layout": "lucia"}), "unknown layout"),
-        (empty, "no table 'auth_session'"),
+        (Place(f"sqlite:///{missing}"), "there is no file"),
+        (Place(f"sqlite:///{empty}"), "no table 'auth_session'"),
     ):
         outcome = copy(source, other)
         assert outcome.code == 2, other
         assert message in outcome.errors
         assert "secret" not in outcome.errors
+    assert not missing.exists()
     outcome = copy(source, database, "--user-table", "nobody")
     assert outcome.code == 2
     assert "nobody" in outcome.errors
@@ -495,6 +499,7 @@ def test_without_sqlalchemy(
     source, database = both(places, other="sqlite")
     with source.application() as old:
         old.create_session(USERS[0])
+    monkeypatch.delitem(sys.modules, "lucia.cli.databases", raising=False)
     for module in ("sqlalchemy", "sqlalchemy.exc"):
         monkeypatch.setitem(sys.modules, module, None)
     outcome = copy(source, database)
