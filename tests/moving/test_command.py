@@ -87,6 +87,24 @@ def test_damaged_rows(places: Places) -> None:
     assert outcome.report == {"complete": True, "copied": 1, "skipped": skipped}
 
 
+def test_rows_in_a_circle(places: Places) -> None:
+    """Used rows that lead to each other end no copy: they lead nowhere."""
+    source, destination = both(places, "sqlite")
+    with source.adapter() as old:
+        old.set_session(row("sound", USERS[0]))
+        old.set_session(row("first", USERS[0]))
+        old.set_session(row("second", USERS[0]))
+    engine = create_engine(source.url)
+    with engine.begin() as connection:
+        for used, successor in (("first", "second"), ("second", "first")):
+            connection.execute(
+                text("UPDATE auth_session SET successor = :successor WHERE id = :used"),
+                {"successor": successor, "used": used},
+            )
+    engine.dispose()
+    assert copy(source, destination, "--json").report == {"complete": True, "copied": 1}
+
+
 @pytest.mark.parametrize("kind", ["redis", "cluster"])
 def test_taken(places: Places, kind: str) -> None:
     """A session whose id another one has, or whose index is of another type, is not copied."""
@@ -372,6 +390,11 @@ def test_keys_in_a_file(places: Places) -> None:
             assert "key" in outcome.errors
             assert not content or content not in outcome.errors
         assert copy(source, plain, "--id-keys-file", "missing").code == 2
+        Path("keys").write_bytes(b"\xff" * 32)
+        outcome = copy(source, plain, "--id-keys-file", "keys")
+        assert outcome.code == 2
+        assert "keys is no text" in outcome.errors
+        assert "xff" not in outcome.errors
 
 
 def test_impossible_stores(places: Places, redis_server: Server) -> None:

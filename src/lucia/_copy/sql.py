@@ -119,7 +119,9 @@ class SqlStore(SQLAlchemyAdapter):
 
     def _end_of_chain(self, row: Row[Any], now: int) -> Steps[SessionRow | None]:
         """Follow stored ids: what is sealed can be opened only by those who have the used id."""
-        while row.successor is not None and row.active_expires > now:
+        for _ in range(steps.LONGEST_CHAIN):
+            if row.successor is None or row.active_expires <= now:
+                break
             statement = select(*self._sessions.selected()).where(
                 equals(self._sessions.c.id, row.successor)
             )
