@@ -291,9 +291,13 @@ def _id_keys(path: Path | None) -> list[bytes]:
     """Return the keys in a file or in the environment; none if there is neither.
 
     Raises:
-        CommandError: they are no hex digits, or can't be used.
+        CommandError: they are no text, no hex digits, or can't be used.
     """
-    text = os.environ.get(KEYS_VARIABLE, "") if path is None else path.read_text()
+    try:
+        text = os.environ.get(KEYS_VARIABLE, "") if path is None else path.read_text("utf-8")
+    except UnicodeDecodeError:
+        # Not the error's own text, which has a byte of the file.
+        raise CommandError(f"{path} is no text: write each key's hex digits into a line") from None
     try:
         keys = [bytes.fromhex(word) for word in text.replace(",", " ").split()]
         if keys:
