@@ -57,12 +57,14 @@ class Place:
         names: the layout and the namespaces, by the command's options.
         id_keys: of an adapter that hashes ids.
         is_cluster: whether it is a cluster.
+        user_id: the type of the users' ids.
     """
 
     url: str
     names: Mapping[str, str] = field(default_factory=dict[str, str])
     id_keys: tuple[bytes, ...] = ()
     is_cluster: bool = False
+    user_id: type[Any] = str
 
     @property
     def layout(self) -> Layout:
@@ -98,7 +100,7 @@ class Place:
         if not self.is_redis:
             engine = create_engine(self.url, **_timeout(self.url))
             try:
-                tables = AuthTables(MetaData(), sessions=True)
+                tables = AuthTables(MetaData(), user_id=self.user_id, sessions=True)
                 yield SQLAlchemyAdapter(engine, tables, id_keys=self.id_keys)
             finally:
                 engine.dispose()
@@ -118,7 +120,7 @@ class Place:
     def application(self, **settings: Any) -> Generator[Auth[Any]]:
         """Yield an application that uses the store."""
         with self.adapter() as adapter:
-            yield Auth(sessions=adapter, env="DEV", **settings)
+            yield Auth(sessions=adapter, env="DEV", user_id=self.user_id, **settings)
 
     def options(self, side: str) -> list[str]:
         """Return the command's options for the store ``from`` or ``to``."""
@@ -160,7 +162,7 @@ class Places:
             with redis.Redis.from_url(url) as client:
                 client.flushdb()
             return Place(url, names, id_keys)
-        return self._database(kind, number, id_keys)
+        return self.database(f"{kind} {number}", ALL_USERS, id_keys=id_keys)
 
     def forget(self, cluster: Cluster, pattern: str) -> None:
         """Delete the keys that earlier tests have left."""
@@ -169,20 +171,24 @@ class Places:
             for key in list(client.scan_iter(pattern)):
                 client.delete(key)
 
-    def _database(self, kind: str, number: int, id_keys: tuple[bytes, ...]) -> Place:
+    def database(
+        self, name: str, users: Sequence[Any], *, id_keys: tuple[bytes, ...] = ()
+    ) -> Place:
+        """Return a database with these users, whose ids are of any one type."""
+        kind, _, _ = name.partition(" ")
         if kind == "sqlite":
-            url = f"sqlite:///{self.folder / f'{number}.db'}"
+            url = f"sqlite:///{self.folder / f'{name}.db'}"
         else:
             server = self.request.getfixturevalue(kind)
             url = server.url(self.stack.enter_context(server.database()))
         engine = create_engine(url)
         metadata = MetaData()
-        tables = AuthTables(metadata, sessions=True)
+        tables = AuthTables(metadata, user_id=type(users[0]), sessions=True)
         metadata.create_all(engine)
         with engine.begin() as connection:
-            connection.execute(insert(tables.user), [{"id": user} for user in ALL_USERS])
+            connection.execute(insert(tables.user), [{"id": user} for user in users])
         engine.dispose()
-        return Place(url, id_keys=id_keys)
+        return Place(url, id_keys=id_keys, user_id=type(users[0]))
 
 
 @pytest.fixture

@@ -87,6 +87,24 @@ def test_damaged_rows(places: Places) -> None:
     assert outcome.report == {"complete": True, "copied": 1, "skipped": skipped}
 
 
+def test_rows_in_a_circle(places: Places) -> None:
+    """Used rows that lead to each other end no copy: they lead nowhere."""
+    source, destination = both(places, "sqlite")
+    with source.adapter() as old:
+        old.set_session(row("sound", USERS[0]))
+        old.set_session(row("first", USERS[0]))
+        old.set_session(row("second", USERS[0]))
+    engine = create_engine(source.url)
+    with engine.begin() as connection:
+        for used, successor in (("first", "second"), ("second", "first")):
+            connection.execute(
+                text("UPDATE auth_session SET successor = :successor WHERE id = :used"),
+                {"successor": successor, "used": used},
+            )
+    engine.dispose()
+    assert copy(source, destination, "--json").report == {"complete": True, "copied": 1}
+
+
 @pytest.mark.parametrize("kind", ["redis", "cluster"])
 def test_taken(places: Places, kind: str) -> None:
     """A session whose id another one has, or whose index is of another type, is not copied."""
@@ -372,25 +390,34 @@ def test_keys_in_a_file(places: Places) -> None:
             assert "key" in outcome.errors
             assert not content or content not in outcome.errors
         assert copy(source, plain, "--id-keys-file", "missing").code == 2
+        Path("keys").write_bytes(b"\xff" * 32)
+        outcome = copy(source, plain, "--id-keys-file", "keys")
+        assert outcome.code == 2
+        assert "keys is no text" in outcome.errors
+        assert "xff" not in outcome.errors
 
 
 def test_impossible_stores(places: Places, redis_server: Server) -> None:
     """A store that is none, is not there, or is the source itself is an error."""
     source, destination = both(places)
     database = places.make("sqlite", 3)
-    empty = Place(f"sqlite:///{places.folder / 'empty.db'}")
+    missing, empty = places.folder / "missing.db", places.folder / "empty.db"
+    empty.touch()
     for other, message in (
         (source, "both URLs name the same store"),
         (Place("nonsense"), "no URL of a store"),
-        (Place("nonsense://secret@host/x"), "no URL of a store"),
+        (Place("nonsense://secret@host/x"), "unknown kind of store 'nonsense'"),
+        (Place("sqlite+aiosqlite:///x"), "is an async driver"),
         (Place("redis://127.0.0.1:1/0"), "refused"),
         (Place(destination.url, {"layout": "lucia"}), "unknown layout"),
-        (empty, "no table 'auth_session'"),
+        (Place(f"sqlite:///{missing}"), "there is no file"),
+        (Place(f"sqlite:///{empty}"), "no table 'auth_session'"),
     ):
         outcome = copy(source, other)
         assert outcome.code == 2, other
         assert message in outcome.errors
         assert "secret" not in outcome.errors
+    assert not missing.exists()
     outcome = copy(source, database, "--user-table", "nobody")
     assert outcome.code == 2
     assert "nobody" in outcome.errors
@@ -495,6 +522,7 @@ def test_without_sqlalchemy(
     source, database = both(places, other="sqlite")
     with source.application() as old:
         old.create_session(USERS[0])
+    monkeypatch.delitem(sys.modules, "lucia.cli.databases", raising=False)
     for module in ("sqlalchemy", "sqlalchemy.exc"):
         monkeypatch.setitem(sys.modules, module, None)
     outcome = copy(source, database)

@@ -51,6 +51,11 @@ destination, atomically: in Redis a receipt beside the session (:mod:`lucia._cop
 row that is no session yet (:mod:`lucia._copy.sql`). The second step is the entry in the file. The
 third one removes the trace. Each step can be repeated.
 
+If the source has revoked or renewed the session before the next run, then that run's walk does not
+see it, and the file does not know it. So a run reads all traces first, and after its walk removes
+what has a trace and no entry as it removes the others: the session itself if its login is alive in
+the source, and else the login.
+
 Before the copy removes a session from the destination, its entry is marked as leaving: an entry
 that is not leaving, of a session that the destination does not have, always means that somebody
 else has removed it.

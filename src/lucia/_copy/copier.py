@@ -1,8 +1,8 @@
 """One run of a copy; see :mod:`lucia._copy` for what it promises and why."""
 
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -18,6 +18,7 @@ from lucia._copy.stores import (
     Skipped,
     Source,
     UsedSession,
+    Written,
 )
 from lucia._rules.sessions import Clock, system_clock
 from lucia.models import SessionRow
@@ -118,8 +119,10 @@ class DryRun:
 
     def confirm(self, session_ids: Sequence[str]) -> None: ...
 
-    def unconfirmed(self) -> Iterable[Sequence[str]]:
+    def unconfirmed(self) -> Iterable[Mapping[str, Written | None]]:
         return ()
+
+    def discard(self, session_ids: Sequence[str]) -> None: ...
 
     def update(self, row: SessionRow, fingerprint: str) -> bool:
         return True
@@ -175,6 +178,8 @@ class Copier:
         self._pacer = pacer
         self._progress = progress
         self._clock = clock
+        # What an interrupted run has written and not entered: at most a batch for each such run.
+        self._unentered: dict[str, Written] = {}
 
     def run(self, *, merge: bool = False, all_revoked: bool = False) -> None:
         """Copy everything once.
@@ -201,6 +206,7 @@ class Copier:
             self._progress(looked_at, total, "sessions")
         if not all_revoked:
             self._check_end()
+        self._remove_unentered()
         for number, users in enumerate(self._ledger.unseen(self._clock())):
             self._progress(number * USERS_PER_PAGE, None, "users with revoked or renewed sessions")
             self._remove(users)
@@ -217,7 +223,7 @@ class Copier:
 
     def _check_end(self) -> None:
         copied, seen = self._ledger.counts(self._clock())
-        if copied and not seen:
+        if (copied or self._unentered) and not seen:
             raise CopyError(
                 "the source has none of the sessions that were copied before: check its address. "
                 "Nothing was revoked in the destination. If all of them were revoked indeed, add "
@@ -226,10 +232,35 @@ class Copier:
 
     def _confirm_rest(self) -> None:
         """Confirm what an interrupted run has written to the destination and to the file."""
-        for ids in self._destination.unconfirmed() if self._ledger.run > 1 else ():
-            known = self._ledger.find(map(digest_of, ids))
-            if written := [id_ for id_ in ids if digest_of(id_) in known]:
-                self._destination.confirm(written)
+        now = self._clock()
+        for found in self._destination.unconfirmed() if self._ledger.run > 1 else ():
+            known = self._ledger.find(map(digest_of, found))
+            if entered := [id_ for id_ in found if digest_of(id_) in known]:
+                self._destination.confirm(entered)
+            self._unentered |= {
+                id_: written
+                for id_, written in found.items()
+                if written is not None
+                and written.row.idle_expires > now
+                and digest_of(id_) not in known
+            }
+
+    def _remove_unentered(self) -> None:
+        """Remove what an interrupted run has written, and this run has not seen in the source.
+
+        It was revoked or renewed there before it had an entry by which that could be found out.
+        """
+        known = self._ledger.find(map(digest_of, self._unentered))
+        gone = [id_ for id_ in self._unentered if digest_of(id_) not in known]
+        users = defaultdict[str, list[Entry]](list)
+        for id_ in gone:
+            row, fingerprint = self._unentered[id_]
+            entry = Entry(digest_of(id_), login_of(row), fingerprint, is_seen=False, refused=None)
+            users[row.user_id].append(entry)
+        for user in users.items():
+            self._remove([user])
+        if gone:
+            self._destination.discard(gone)
 
     def _copy_page(self, page: Page) -> None:
         # Sessions before used ids, which must not lead to what is not there yet.
@@ -333,13 +364,20 @@ class Copier:
         done: list[bytes] = []
         changed: list[bytes] = []
         for used, entry in found:
-            is_done = self._destination.replace(used, None if entry is None else entry.fingerprint)
+            is_done = self._destination.replace(used, self._fingerprint_of(used.id, entry))
             self.tally.used += is_done
             if entry is not None:
                 (done if is_done else changed).append(entry.digest)
         self._ledger.forget(done)
         # Without their entries they would be used ids that were never copied.
         self._ledger.keep(changed)
+
+    def _fingerprint_of(self, session_id: str, entry: Entry | None) -> str | None:
+        """Return the fingerprint of the record that was copied; None if none was."""
+        if entry is not None:
+            return entry.fingerprint
+        written = self._unentered.get(session_id)
+        return None if written is None else written.fingerprint
 
     def _remove(self, users: Sequence[tuple[str, Sequence[Entry]]]) -> None:
         """Remove users' sessions that the walk has not seen from the destination."""

@@ -1,11 +1,8 @@
 """Session ids on their way from one store to another: hashed, or as they are."""
 
-from dataclasses import replace
-
 from lucia._copy.stores import CopyError, UsedSession
-from lucia._redis.records import Marker
 from lucia._rules.id_hashes import HashedIds, is_hash
-from lucia.models import SessionRow, handle_of
+from lucia.models import SessionRow
 
 
 class IdConversion:
@@ -42,11 +39,9 @@ class IdConversion:
         Raises:
             CopyError: as :meth:`stored`.
         """
-        stored = self.stored(row.id)
-        if stored == row.id:
+        if self.stored(row.id) == row.id or self._ids is None:
             return row
-        # Derived from the id where there is none, and the stored id is another one.
-        return replace(row, id=stored, attributes={"handle": handle_of(row), **row.attributes})
+        return self._ids.to_stored(row)
 
     def used(self, used: UsedSession) -> UsedSession | None:
         """Return a used session as the destination stores it.
@@ -60,8 +55,7 @@ class IdConversion:
         # The seal is bound to the stored id: if that does not change, neither does the seal.
         if self._ids is None or stored == used.id:
             return used._replace(id=stored, successor=self.stored(used.successor))
-        marker = Marker(used.id, used.successor, used.grace, used.sealed)
-        successor = self._ids.successor(used.id, marker)
+        successor = self._ids.successor(used.id, used)
         if successor is None:
             return None
         return used._replace(

@@ -10,10 +10,10 @@ in ``reindex()``: a sign-out everywhere in between does not revoke the session.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-from lucia._copy.stores import BATCH_SIZE, Inserted, Page, Skipped, UsedSession
+from lucia._copy.stores import BATCH_SIZE, Inserted, Page, Skipped, UsedSession, Written
 from lucia._redis.cluster import INDEX_SLACK_MS, ScriptedSteps
 from lucia._redis.commands import Batch, Call, Eval, Nodes, OnNode, Operation
 from lucia._redis.doctor.findings import role_of
@@ -251,7 +251,7 @@ class RedisStore:
             raise ValueError("the id begins like the keys of markers")
         if self._is_cluster and not self._layout.is_one_slot(row.id):
             raise ValueError("the id has braces that are no hash tag")
-        return hashlib.sha1(encode_row(row), usedforsecurity=False).hexdigest()
+        return _sha1(encode_row(row))
 
     def insert(self, rows: Sequence[SessionRow]) -> list[Inserted | Skipped]:
         """Store sessions, their index entries and their receipts."""
@@ -327,12 +327,24 @@ class RedisStore:
         calls = [Call("DEL", (key,)) for key in keys] if self._is_cluster else [Call("DEL", keys)]
         self._run(_send_all(calls))
 
-    def unconfirmed(self) -> Iterator[Sequence[str]]:
-        """Return the ids of sessions that have a receipt."""
+    def unconfirmed(self) -> Iterator[Mapping[str, Written | None]]:
+        """Return the sessions that have a receipt."""
         pattern = prefix_pattern(f"{self._layout.session}:renewed:copied:")
         for _, names in self._scan(pattern):
             ids = [self._layout.receipt_id(to_text(name)) for name in names]
-            yield [id_ for id_ in ids if id_ is not None]
+            yield {id_: self._run(self._read_written(id_)) for id_ in ids if id_ is not None}
+
+    def _read_written(self, session_id: str) -> Operation[Written | None]:
+        found = yield from resolve_chain(self._layout, None, session_id)
+        if found is None:
+            return None
+        # Not the row encoded anew, which may have its members in another order.
+        (record,) = yield Call("MGET", (self._layout.session_key(session_id),))
+        return Written(found[1], _sha1(record or b""))
+
+    def discard(self, session_ids: Sequence[str]) -> None:
+        """Delete receipts: the sessions are revoked already."""
+        self.confirm(session_ids)
 
     def update(self, row: SessionRow, fingerprint: str) -> bool:
         """Replace a record that is as it was copied, and let the index live as long."""
@@ -376,6 +388,10 @@ class RedisStore:
     def revoke(self, session_ids: Sequence[str]) -> None:
         """Revoke sessions, and what they were renewed to."""
         self._run(self._store.delete(session_ids))
+
+
+def _sha1(record: bytes) -> str:
+    return hashlib.sha1(record, usedforsecurity=False).hexdigest()
 
 
 def _nodes() -> Operation[list[str]]:

@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DataError, IntegrityError
 
-from lucia._copy.stores import PAGE_SIZE, Inserted, Page, Skipped, UsedSession
+from lucia._copy.stores import PAGE_SIZE, Inserted, Page, Skipped, UsedSession, Written
 from lucia._rules.sessions import MARKER_MS, Clock, system_clock
 from lucia._sqlalchemy import statements as steps
 from lucia._sqlalchemy.at_rest import sealed_in, used_attributes
@@ -119,7 +119,9 @@ class SqlStore(SQLAlchemyAdapter):
 
     def _end_of_chain(self, row: Row[Any], now: int) -> Steps[SessionRow | None]:
         """Follow stored ids: what is sealed can be opened only by those who have the used id."""
-        while row.successor is not None and row.active_expires > now:
+        for _ in range(steps.LONGEST_CHAIN):
+            if row.successor is None or row.active_expires <= now:
+                break
             statement = select(*self._sessions.selected()).where(
                 equals(self._sessions.c.id, row.successor)
             )
@@ -212,15 +214,23 @@ class SqlStore(SQLAlchemyAdapter):
 
     def confirm(self, session_ids: Sequence[str]) -> None:
         """Make sessions of rows."""
-        staged = (is_one_of(self._sessions.c.id, session_ids), self._sessions.c.successor == STAGED)
         values = self._sessions.bound({"successor": None})
-        statement = update(self._sessions.table).where(*staged).values(values)
+        statement = update(self._sessions.table).where(*self._staged(session_ids)).values(values)
         self._write(lambda: _execute(statement))
 
-    def unconfirmed(self) -> Iterator[Sequence[str]]:
-        """Return the ids of rows that are no sessions yet."""
+    def unconfirmed(self) -> Iterator[Mapping[str, Written | None]]:
+        """Return the rows that are no sessions yet."""
         for rows in self._pages_of(self._sessions.c.successor == STAGED):
-            yield [row.id for row in rows]
+            # Rows that are no valid sessions are logged and left out, and stay what they are.
+            yield {row.id: Written(row, self.fingerprint(row)) for row in session_rows(rows)}
+
+    def discard(self, session_ids: Sequence[str]) -> None:
+        """Delete rows that are no sessions yet."""
+        statement = delete(self._sessions.table).where(*self._staged(session_ids))
+        self._write(lambda: _execute(statement))
+
+    def _staged(self, session_ids: Sequence[str]) -> Sequence[ColumnElement[bool]]:
+        return (is_one_of(self._sessions.c.id, session_ids), self._sessions.c.successor == STAGED)
 
     def update(self, row: SessionRow, fingerprint: str) -> bool:
         """Replace the values of a row that is as it was copied."""
@@ -248,7 +258,8 @@ class SqlStore(SQLAlchemyAdapter):
         end_of_grace = ends - MARKER_MS + used.grace if used.grace else 0
         attributes = used_attributes(used.sealed)
         if current is not None:
-            if fingerprint is None or self._print_of(current) != fingerprint:
+            is_staged = current.successor == STAGED
+            if not is_staged and (fingerprint is None or self._print_of(current) != fingerprint):
                 return False
             values = {
                 "successor": used.successor,

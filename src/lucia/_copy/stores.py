@@ -1,6 +1,6 @@
 """What a copy needs of the two stores. Ids here are stored ids: hashes where ids are hashed."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple, Protocol
@@ -75,6 +75,18 @@ class UsedSession(NamedTuple):
     user_id: str
 
 
+class Written(NamedTuple):
+    """What a destination has of a session that was written to it.
+
+    Args:
+        row: the session, or the one that it was renewed to.
+        fingerprint: of its record; of none if it was renewed.
+    """
+
+    row: SessionRow
+    fingerprint: str
+
+
 @dataclass
 class Page:
     """A part of a store. What the used sessions lead to is among the sessions."""
@@ -137,8 +149,15 @@ class Destination(Protocol):
         """Remove the traces of sessions that are in the state file."""
         ...
 
-    def unconfirmed(self) -> Iterable[Sequence[str]]:
-        """Return the ids of sessions that have a trace, in batches."""
+    def unconfirmed(self) -> Iterable[Mapping[str, Written | None]]:
+        """Return what has a trace, by ids, in batches; None for what is gone."""
+        ...
+
+    def discard(self, session_ids: Sequence[str]) -> None:
+        """Remove the traces of sessions that are neither in the state file nor in the source.
+
+        What is no session before it is confirmed goes with its trace.
+        """
         ...
 
     def update(self, row: SessionRow, fingerprint: str) -> bool:

@@ -48,7 +48,7 @@ Steps = Generator[Executable, StatementResult, T]
 _MAX_IDS_PER_STATEMENT: Final = 500
 """How many ids one statement names."""
 
-_LONGEST_CHAIN: Final = 100
+LONGEST_CHAIN: Final = 100
 """How many renewals are followed from one used id."""
 
 
@@ -342,7 +342,7 @@ def _follow_chain(
 ) -> Steps[SessionRow | None]:
     """Return the live session at the end of a chain of renewals that are within their graces."""
     stored = ids.candidates(session_id)
-    for hop in range(_LONGEST_CHAIN):
+    for hop in range(LONGEST_CHAIN):
         statement = _select_session(tables, stored)
         rows = (yield _locking_read(statement) if locked else statement).rows
         if not rows or rows[0].successor is None:
@@ -369,7 +369,7 @@ def delete_sessions(tables: AuthTables, session_ids: Sequence[str], now: int) ->
 def _delete_chains(sessions: SessionTable, ids: Sequence[str], now: int) -> Steps[int]:
     """Delete live sessions; where a renewal was faster, the used row, then its successor."""
     count = 0
-    for _ in range(_LONGEST_CHAIN):
+    for _ in range(LONGEST_CHAIN):
         live = and_(is_one_of(sessions.c.id, ids), sessions.c.successor.is_(None))
         count += (yield delete(sessions.table).where(live)).changed
         used = (yield _select_used(sessions, is_one_of(sessions.c.id, ids))).rows
@@ -432,7 +432,7 @@ def _lock_end_of_chain(
 ) -> Steps[str | None]:
     """Lock the live session that a chain leads to, if it is this user's; return its stored id."""
     own = equals(sessions.c.user_id, user_id)
-    for _ in range(_LONGEST_CHAIN):
+    for _ in range(LONGEST_CHAIN):
         for id_ in stored:
             # Locked by a write that changes nothing, so that no renewal replaces it before the
             # commit.

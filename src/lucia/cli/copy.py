@@ -30,6 +30,7 @@ from lucia.cli.shared import (
     EXIT_OK,
     EXIT_PARTLY,
     CommandError,
+    UserIdKind,
     describe,
     error_console,
     interruptible,
@@ -38,10 +39,9 @@ from lucia.cli.shared import (
     progress_bar,
     redis_client,
 )
+from lucia.cli.stores import REDIS_SCHEMES
 
 __all__ = ["copy"]
-
-REDIS_SCHEMES: Final = ("redis", "rediss", "unix")
 
 KEYS_VARIABLE: Final = "LUCIA_ID_KEYS"
 
@@ -69,7 +69,8 @@ class _Place:
     user_session_namespace: str | None
     cluster: bool | None
     session_table: str
-    user_table: str
+    user_table: str | None
+    user_id: UserIdKind | None
 
     @property
     def is_redis(self) -> bool:
@@ -86,7 +87,11 @@ class _Place:
                 "user_session_namespace": self.user_session_namespace,
             }
             if self.is_redis
-            else {"session_table": self.session_table, "user_table": self.user_table}
+            else {
+                "session_table": self.session_table,
+                "user_table": self.user_table,
+                "user_id": self.user_id,
+            }
         )
         address = urlunsplit((parts.scheme, host, parts.path, "", ""))
         return {f"{name}_{key}": value for key, value in {"url": address, **names}.items()}
@@ -135,8 +140,21 @@ def copy(
         str, typer.Option(metavar="NAME", help="In a database, the table of sessions.")
     ] = "auth_session",
     user_table: Annotated[
-        str, typer.Option(metavar="NAME", help="In a database, the table of users.")
-    ] = "auth_user",
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="In a database, the table of users; by default the one that the sessions refer "
+            "to.",
+        ),
+    ] = None,
+    user_id: Annotated[
+        UserIdKind | None,
+        typer.Option(
+            help="In a database, what the users' ids are; by default as the column's type says. "
+            "32 characters may be either: they are UUIDs if all of them can be.",
+            show_default=False,
+        ),
+    ] = None,
     id_keys_file: Annotated[
         Path | None,
         typer.Option(
@@ -172,7 +190,11 @@ def copy(
     Exit code: 0 if all is done; 1 if sessions were skipped for a reason that you must look at; 2 if
     it could not run to its end.
     """
-    tables = {"session_table": session_table, "user_table": user_table}
+    tables: dict[str, Any] = {
+        "session_table": session_table,
+        "user_table": user_table,
+        "user_id": user_id,
+    }
     places = {
         "from": _Place(
             url=from_url,
@@ -269,9 +291,13 @@ def _id_keys(path: Path | None) -> list[bytes]:
     """Return the keys in a file or in the environment; none if there is neither.
 
     Raises:
-        CommandError: they are no hex digits, or can't be used.
+        CommandError: they are no text, no hex digits, or can't be used.
     """
-    text = os.environ.get(KEYS_VARIABLE, "") if path is None else path.read_text()
+    try:
+        text = os.environ.get(KEYS_VARIABLE, "") if path is None else path.read_text("utf-8")
+    except UnicodeDecodeError:
+        # Not the error's own text, which has a byte of the file.
+        raise CommandError(f"{path} is no text: write each key's hex digits into a line") from None
     try:
         keys = [bytes.fromhex(word) for word in text.replace(",", " ").split()]
         if keys:
@@ -311,41 +337,14 @@ def _open(place: _Place) -> Generator[Store, None, None]:
 @contextmanager
 def _open_database(place: _Place) -> Generator[Store, None, None]:
     try:
-        from sqlalchemy import MetaData, Table, create_engine, inspect
-        from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+        from lucia.cli.databases import StoredTables, open_engine
+    except ImportError as error:
+        raise CommandError(str(error)) from None
+    from lucia._copy.sql import SqlStore
 
-        from lucia._copy.sql import SqlStore
-        from lucia._sqlalchemy.tables import AuthTables
-    except ImportError:
-        raise CommandError(
-            'a database needs SQLAlchemy 2: pip install "lucia-auth[sqlalchemy]"'
-        ) from None
-    try:
-        engine = create_engine(place.url)
-    except (ArgumentError, NoSuchModuleError, ImportError):
-        # Not the error's own text, which may quote the URL with its password.
-        raise CommandError(
-            "this is no URL of a store, or its driver is not installed: expected "
-            "redis://user:password@host:port/number, or that of a database, such as "
-            "postgresql+psycopg://user:password@host/name"
-        ) from None
-    try:
-        try:
-            if not inspect(engine).has_table(place.session_table):
-                raise CommandError(
-                    f"the database has no table {place.session_table!r}: create it first, or name "
-                    "the table of sessions with --session-table"
-                )
-            metadata = MetaData()
-            users = Table(place.user_table, metadata, autoload_with=engine)
-            tables = AuthTables(
-                metadata, user=users, sessions=True, session_table=place.session_table
-            )
-        except (SQLAlchemyError, TypeError, ValueError) as error:
-            raise CommandError(describe(error)) from None
-        yield SqlStore(engine, tables)
-    finally:
-        engine.dispose()
+    with open_engine(place.url) as engine:
+        tables = StoredTables(engine, place.session_table, place.user_table)
+        yield SqlStore(engine, tables.with_users(place.user_id))
 
 
 def _print(tally: Tally, console: Console, *, dry_run: bool) -> None:

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Generator
 from contextlib import contextmanager
+from enum import StrEnum
 from typing import Annotated, Any, Final, Protocol, cast
 
 import redis
@@ -33,6 +34,7 @@ __all__ = [
     "LayoutOption",
     "ProgressBar",
     "SessionNamespaceOption",
+    "UserIdKind",
     "UserSessionNamespaceOption",
     "describe",
     "error_console",
@@ -82,6 +84,14 @@ class CommandError(Exception):
     """The command could not run. The message is printed."""
 
 
+class UserIdKind(StrEnum):
+    """What the users' ids in a database are."""
+
+    INT = "int"
+    TEXT = "text"
+    UUID = "uuid"
+
+
 def error_console() -> Console:
     """Return the console for errors and progress, which is standard error."""
     return Console(stderr=True, soft_wrap=True)
@@ -93,10 +103,14 @@ def print_error(console: Console, command: str, error: object) -> None:
 
 
 def describe(error: BaseException) -> str:
-    """Describe an error; of a server that can't be reached, as the client does: where and why."""
+    """Describe an error in one line, as the client or the driver does: where and why."""
     if isinstance(error, StoreUnavailable) and error.__cause__ is not None:
         return describe(error.__cause__)
-    return f"{type(error).__name__}: {error}"
+    # SQLAlchemy's own text has the statement too, and takes several lines.
+    driver_error = getattr(error, "orig", None)
+    if isinstance(driver_error, BaseException):
+        return describe(driver_error)
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def printable(text: str) -> str:
