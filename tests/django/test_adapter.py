@@ -18,7 +18,7 @@ from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
 from django.core.management import call_command
-from django.db import IntegrityError, connections, models, transaction
+from django.db import DataError, IntegrityError, connections, models, transaction
 from django.db.models import ProtectedError, signals
 from django.test.utils import isolate_apps, override_settings
 
@@ -424,6 +424,40 @@ def test_no_values_in_errors(people: DjangoUserAdapter) -> None:
         shown = everything_shown(caught.value)
         hidden = (EMAIL, OTHER_EMAIL, HASH, *towns)
         assert [value for value in hidden if value in shown] == []
+
+
+@contextmanager
+def columns_of_uuids(using: str) -> Iterator[None]:
+    """Hide the tables of people by temporary ones whose ids are UUIDs, until a rollback."""
+    with transaction.atomic(using=using):
+        with connections[using].cursor() as cursor:
+            for model, columns in ((Person, ["no"]), (PersonKey, ["id", "user_id"])):
+                table = model._meta.db_table
+                cursor.execute(f"CREATE TEMPORARY TABLE {table} AS TABLE {table}")
+                for name in columns:
+                    cursor.execute(f"ALTER TABLE {table} ALTER {name} TYPE uuid USING {name}::uuid")
+        yield
+
+
+def test_no_values_in_errors_of_reads(django_postgresql: str) -> None:
+    """The error of a read, also of one after a refused write, quotes no id.
+
+    PostgreSQL quotes a text that it can't compare, since the column is not of the model's type.
+    """
+    people, user_id = DjangoUserAdapter(PersonKey, using=django_postgresql), "the-id-of-anna"
+    calls: list[Callable[[], object]] = [
+        lambda: people.get_user(user_id),
+        lambda: people.update_user_attributes(user_id, {"name": "Anna"}),
+        lambda: people.get_key(key().id),
+        lambda: people.get_keys_by_user_id(user_id),
+        lambda: people.set_key(key(user_id=user_id)),
+    ]
+    for call in calls:
+        with pytest.raises(DataError) as caught, columns_of_uuids(django_postgresql):
+            call()
+        shown = everything_shown(caught.value)
+        assert "invalid input syntax" in shown
+        assert [value for value in (user_id, EMAIL, HASH) if value in shown] == []
 
 
 def test_library_errors_have_no_context(people: DjangoUserAdapter) -> None:

@@ -94,7 +94,9 @@ class DjangoUserAdapter:
         self._database = using
 
     def get_user(self, user_id: str, /) -> UserRow | None:
-        return self._transact(lambda: self._first_user(self._users(user_id)), atomic=False)
+        return self._transact(
+            lambda: self._first_user(self._users(user_id)), atomic=False, hidden=[user_id]
+        )
 
     def set_user(
         self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
@@ -130,7 +132,7 @@ class DjangoUserAdapter:
         self._models.check_attributes(attributes)
         # Read before the transaction, which then begins with a write: on SQLite, one that has read
         # before can't wait for another's write.
-        user = self._transact(lambda: self._users(user_id).first(), atomic=False)
+        user = self._transact(lambda: self._users(user_id).first(), atomic=False, hidden=[user_id])
         if user is None:
             return None
         try:
@@ -145,12 +147,13 @@ class DjangoUserAdapter:
         raise failure
 
     def get_key(self, key_id: str, /) -> KeyRow | None:
-        return self._transact(lambda: self._first_key(key_id), atomic=False)
+        return self._transact(lambda: self._first_key(key_id), atomic=False, hidden=[key_id])
 
     def get_keys_by_user_id(self, user_id: str, /) -> Sequence[KeyRow]:
         return self._transact(
             lambda: [key_row(row) for row in self._keys_of(user_id).values_list(*KEY_COLUMNS)],
             atomic=False,
+            hidden=[user_id],
         )
 
     def set_key(self, key: KeyRow, /) -> None:
@@ -306,10 +309,10 @@ class DjangoUserAdapter:
             failure = error
         # Not in the handler: there the database's error, which may quote ids, would become the
         # context of ours.
-        raise self._transact(why_refused) or failure
+        raise self._transact(why_refused, hidden=hidden) or failure
 
     def _transact(
-        self, operation: Callable[[], T], *, atomic: bool = True, hidden: Sequence[Any] = ()
+        self, operation: Callable[[], T], *, atomic: bool = True, hidden: Sequence[Any]
     ) -> T:
         """Run an operation completely or not at all.
 
