@@ -94,9 +94,9 @@ class UserIds:
         """Return the text of a new id.
 
         Raises:
-            AutoUserIdGenerationNotSupported: there are no random ids of this type.
+            AutoUserIdGenerationNotSupported: nobody says how to create ids of this type.
         """
-        make = _MAKERS.get(self._type.python_type)
+        make = self._type.generate or _MAKERS.get(self._type.python_type)
         if make is None:
             raise AutoUserIdGenerationNotSupported
         return self.write(make())

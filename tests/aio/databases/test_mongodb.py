@@ -414,9 +414,19 @@ async def test_add_user(database: AsyncDatabase[Any], kind: Any, stored: type) -
 
 
 async def test_add_user_with_numbers(database: AsyncDatabase[Any]) -> None:
-    """MongoDB assigns no numbers."""
+    """Neither MongoDB nor the adapter makes numbers."""
     with pytest.raises(AutoUserIdGenerationNotSupported):
         await AsyncMongoUserAdapter(database, user_id=int).add_user({}, None)
+
+
+@pytest.mark.parametrize("kind", [int, str])
+async def test_add_user_with_an_own_generator(database: AsyncDatabase[Any], kind: Any) -> None:
+    """New ids are those that the application's ``UserIdType`` creates, of any type."""
+    ids = UserIdType(kind, kind, generate=lambda: kind(7))
+    user = await AsyncMongoUserAdapter(database, user_id=ids).add_user({}, None)
+    assert user.id == "7"
+    [document] = await database["auth_users"].find().to_list()
+    assert document["_id"] == kind(7)
 
 
 async def test_own_type(database: AsyncDatabase[Any]) -> None:

@@ -415,9 +415,19 @@ def test_add_user(database: Database[Any], kind: Any, stored: type) -> None:
 
 
 def test_add_user_with_numbers(database: Database[Any]) -> None:
-    """MongoDB assigns no numbers."""
+    """Neither MongoDB nor the adapter makes numbers."""
     with pytest.raises(AutoUserIdGenerationNotSupported):
         MongoUserAdapter(database, user_id=int).add_user({}, None)
+
+
+@pytest.mark.parametrize("kind", [int, str])
+def test_add_user_with_an_own_generator(database: Database[Any], kind: Any) -> None:
+    """New ids are those that the application's ``UserIdType`` creates, of any type."""
+    ids = UserIdType(kind, kind, generate=lambda: kind(7))
+    user = MongoUserAdapter(database, user_id=ids).add_user({}, None)
+    assert user.id == "7"
+    [document] = database["auth_users"].find().to_list()
+    assert document["_id"] == kind(7)
 
 
 def test_own_type(database: Database[Any]) -> None:

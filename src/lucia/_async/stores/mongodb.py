@@ -155,11 +155,13 @@ class AsyncMongoUserAdapter:
     async def add_user(
         self, attributes: Mapping[str, Any], make_key: Callable[[str], KeyRow] | None, /
     ) -> UserRow:
-        """Store a new user with a new id: an ``ObjectId``, its text, or a random ``UUID``.
+        """Store a new user with a new id: what ``generate`` of the ``UserIdType`` returns.
+
+        Without it an ``ObjectId``, its text, or a random ``UUID``.
 
         Raises:
             DuplicateKeyId: as :meth:`set_user`.
-            AutoUserIdGenerationNotSupported: ids are of another type.
+            AutoUserIdGenerationNotSupported: ids are of another type, without ``generate``.
         """
         user_id = self._format.user_ids.new()
         return await self.set_user(
