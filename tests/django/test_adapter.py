@@ -15,6 +15,7 @@ from uuid import UUID
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.apps import apps
 from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
 from django.core.management import call_command
@@ -23,6 +24,7 @@ from django.db.models import ProtectedError, signals
 from django.test.utils import isolate_apps, override_settings
 
 from lucia import (
+    Auth,
     AutoUserIdGenerationNotSupported,
     DuplicateKeyId,
     InvalidUserId,
@@ -35,6 +37,7 @@ from lucia.adapters.django import AsyncDjangoUserAdapter, DjangoUserAdapter
 from lucia.adapters.django.base_key import AbstractKey
 from lucia.adapters.django.fields import ExactCharField
 from lucia.adapters.django.models import Key
+from lucia.adapters.memory import MemoryAdapter
 from tests.support.django_site.models import Editor, Person, PersonKey
 
 HASH = "s2:0123456789abcdef:0123456789abcdef0123456789abcdef"
@@ -115,6 +118,40 @@ def test_generated_id_for_a_number(django_sqlite: str) -> None:
     uuids = DjangoUserAdapter("django_site.MemberKey", using=django_sqlite)
     with pytest.raises(AutoUserIdGenerationNotSupported, match="a UUIDField; "):
         uuids.set_user("k3v9x0q8w2e7r1t", {}, None)
+
+
+@isolate_apps("tests.support.django_site")
+def test_types_of_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ``Auth`` with ids of another type than the primary key's is refused where it is made.
+
+    Before Django has loaded its models the type is unknown.
+    """
+
+    class Dated(models.Model):
+        day = models.DateField(primary_key=True)
+
+        class Meta:
+            app_label = "django_site"
+
+    class DatedKey(AbstractKey):
+        user = models.ForeignKey(Dated, models.CASCADE)
+
+        class Meta(AbstractKey.Meta):
+            app_label = "django_site"
+
+    assert DjangoUserAdapter(DatedKey).user_id_type is None
+    for key_model, kind in (
+        ("lucia.Key", int),
+        ("django_site.MemberKey", UUID),
+        ("django_site.PersonKey", str),
+    ):
+        for users in (DjangoUserAdapter(key_model), AsyncDjangoUserAdapter(key_model)):
+            assert users.user_id_type is not None
+            assert users.user_id_type.python_type is kind
+    with pytest.raises(TypeError, match="DjangoUserAdapter has user ids of the type int"):
+        Auth(users=DjangoUserAdapter(), sessions=MemoryAdapter(), env="DEV")
+    monkeypatch.setattr(apps, "models_ready", False)
+    Auth(users=DjangoUserAdapter(), sessions=MemoryAdapter(), env="DEV")
 
 
 def test_nobody_assigns_ids(on_sqlite: DjangoUserAdapter) -> None:

@@ -7,6 +7,7 @@ from time import sleep
 from typing import Any, Final, TypeVar
 
 from asgiref.sync import sync_to_async
+from django.apps import apps
 from django.db import (
     DatabaseError,
     DataError,
@@ -21,6 +22,7 @@ from django.db.models import Model, QuerySet
 from lucia._compat.blocks import Blocks
 from lucia._django.tables import KEY_COLUMNS, AuthModels, exactly, key_row
 from lucia._rules.database_errors import MAX_ATTEMPTS, hide_values, is_rollback, retry_pause
+from lucia._rules.user_ids import UserIdType
 from lucia.errors import DuplicateKeyId, InvalidUserId, LuciaError
 from lucia.models import UNSET, KeyRow, Unset, UserRow
 
@@ -92,6 +94,11 @@ class DjangoUserAdapter:
     ) -> None:
         self._key_model = key_model
         self._database = using
+
+    @property
+    def user_id_type(self) -> UserIdType[Any] | None:
+        """The type of the users' primary key; None if unknown, as before Django has started."""
+        return self._models.user_id_type() if apps.models_ready else None
 
     def get_user(self, user_id: str, /) -> UserRow | None:
         return self._transact(
@@ -363,6 +370,10 @@ class AsyncDjangoUserAdapter:
         self, key_model: type[Model] | str = "lucia.Key", *, using: str | None = None
     ) -> None:
         self._adapter = DjangoUserAdapter(key_model, using=using)
+
+    @property
+    def user_id_type(self) -> UserIdType[Any] | None:
+        return self._adapter.user_id_type
 
     async def get_user(self, user_id: str, /) -> UserRow | None:
         return await sync_to_async(self._adapter.get_user)(user_id)
