@@ -15,14 +15,16 @@ from uuid import UUID
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.apps import apps
 from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
 from django.core.management import call_command
-from django.db import IntegrityError, connections, models, transaction
+from django.db import DataError, IntegrityError, connections, models, transaction
 from django.db.models import ProtectedError, signals
 from django.test.utils import isolate_apps, override_settings
 
 from lucia import (
+    Auth,
     AutoUserIdGenerationNotSupported,
     DuplicateKeyId,
     InvalidUserId,
@@ -35,6 +37,7 @@ from lucia.adapters.django import AsyncDjangoUserAdapter, DjangoUserAdapter
 from lucia.adapters.django.base_key import AbstractKey
 from lucia.adapters.django.fields import ExactCharField
 from lucia.adapters.django.models import Key
+from lucia.adapters.memory import MemoryAdapter
 from tests.support.django_site.models import Editor, Person, PersonKey
 
 HASH = "s2:0123456789abcdef:0123456789abcdef0123456789abcdef"
@@ -115,6 +118,40 @@ def test_generated_id_for_a_number(django_sqlite: str) -> None:
     uuids = DjangoUserAdapter("django_site.MemberKey", using=django_sqlite)
     with pytest.raises(AutoUserIdGenerationNotSupported, match="a UUIDField; "):
         uuids.set_user("k3v9x0q8w2e7r1t", {}, None)
+
+
+@isolate_apps("tests.support.django_site")
+def test_types_of_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ``Auth`` with ids of another type than the primary key's is refused where it is made.
+
+    Before Django has loaded its models the type is unknown.
+    """
+
+    class Dated(models.Model):
+        day = models.DateField(primary_key=True)
+
+        class Meta:
+            app_label = "django_site"
+
+    class DatedKey(AbstractKey):
+        user = models.ForeignKey(Dated, models.CASCADE)
+
+        class Meta(AbstractKey.Meta):
+            app_label = "django_site"
+
+    assert DjangoUserAdapter(DatedKey).user_id_type is None
+    for key_model, kind in (
+        ("lucia.Key", int),
+        ("django_site.MemberKey", UUID),
+        ("django_site.PersonKey", str),
+    ):
+        for users in (DjangoUserAdapter(key_model), AsyncDjangoUserAdapter(key_model)):
+            assert users.user_id_type is not None
+            assert users.user_id_type.python_type is kind
+    with pytest.raises(TypeError, match="DjangoUserAdapter has user ids of the type int"):
+        Auth(users=DjangoUserAdapter(), sessions=MemoryAdapter(), env="DEV")
+    monkeypatch.setattr(apps, "models_ready", False)
+    Auth(users=DjangoUserAdapter(), sessions=MemoryAdapter(), env="DEV")
 
 
 def test_nobody_assigns_ids(on_sqlite: DjangoUserAdapter) -> None:
@@ -424,6 +461,40 @@ def test_no_values_in_errors(people: DjangoUserAdapter) -> None:
         shown = everything_shown(caught.value)
         hidden = (EMAIL, OTHER_EMAIL, HASH, *towns)
         assert [value for value in hidden if value in shown] == []
+
+
+@contextmanager
+def columns_of_uuids(using: str) -> Iterator[None]:
+    """Hide the tables of people by temporary ones whose ids are UUIDs, until a rollback."""
+    with transaction.atomic(using=using):
+        with connections[using].cursor() as cursor:
+            for model, columns in ((Person, ["no"]), (PersonKey, ["id", "user_id"])):
+                table = model._meta.db_table
+                cursor.execute(f"CREATE TEMPORARY TABLE {table} AS TABLE {table}")
+                for name in columns:
+                    cursor.execute(f"ALTER TABLE {table} ALTER {name} TYPE uuid USING {name}::uuid")
+        yield
+
+
+def test_no_values_in_errors_of_reads(django_postgresql: str) -> None:
+    """The error of a read, also of one after a refused write, quotes no id.
+
+    PostgreSQL quotes a text that it can't compare, since the column is not of the model's type.
+    """
+    people, user_id = DjangoUserAdapter(PersonKey, using=django_postgresql), "the-id-of-anna"
+    calls: list[Callable[[], object]] = [
+        lambda: people.get_user(user_id),
+        lambda: people.update_user_attributes(user_id, {"name": "Anna"}),
+        lambda: people.get_key(key().id),
+        lambda: people.get_keys_by_user_id(user_id),
+        lambda: people.set_key(key(user_id=user_id)),
+    ]
+    for call in calls:
+        with pytest.raises(DataError) as caught, columns_of_uuids(django_postgresql):
+            call()
+        shown = everything_shown(caught.value)
+        assert "invalid input syntax" in shown
+        assert [value for value in (user_id, EMAIL, HASH) if value in shown] == []
 
 
 def test_library_errors_have_no_context(people: DjangoUserAdapter) -> None:

@@ -7,6 +7,7 @@ from time import sleep
 from typing import Any, Final, TypeVar
 
 from asgiref.sync import sync_to_async
+from django.apps import apps
 from django.db import (
     DatabaseError,
     DataError,
@@ -21,6 +22,7 @@ from django.db.models import Model, QuerySet
 from lucia._compat.blocks import Blocks
 from lucia._django.tables import KEY_COLUMNS, AuthModels, exactly, key_row
 from lucia._rules.database_errors import MAX_ATTEMPTS, hide_values, is_rollback, retry_pause
+from lucia._rules.user_ids import UserIdType
 from lucia.errors import DuplicateKeyId, InvalidUserId, LuciaError
 from lucia.models import UNSET, KeyRow, Unset, UserRow
 
@@ -93,8 +95,15 @@ class DjangoUserAdapter:
         self._key_model = key_model
         self._database = using
 
+    @property
+    def user_id_type(self) -> UserIdType[Any] | None:
+        """The type of the users' primary key; None if unknown, as before Django has started."""
+        return self._models.user_id_type() if apps.models_ready else None
+
     def get_user(self, user_id: str, /) -> UserRow | None:
-        return self._transact(lambda: self._first_user(self._users(user_id)), atomic=False)
+        return self._transact(
+            lambda: self._first_user(self._users(user_id)), atomic=False, hidden=[user_id]
+        )
 
     def set_user(
         self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
@@ -130,7 +139,7 @@ class DjangoUserAdapter:
         self._models.check_attributes(attributes)
         # Read before the transaction, which then begins with a write: on SQLite, one that has read
         # before can't wait for another's write.
-        user = self._transact(lambda: self._users(user_id).first(), atomic=False)
+        user = self._transact(lambda: self._users(user_id).first(), atomic=False, hidden=[user_id])
         if user is None:
             return None
         try:
@@ -145,12 +154,13 @@ class DjangoUserAdapter:
         raise failure
 
     def get_key(self, key_id: str, /) -> KeyRow | None:
-        return self._transact(lambda: self._first_key(key_id), atomic=False)
+        return self._transact(lambda: self._first_key(key_id), atomic=False, hidden=[key_id])
 
     def get_keys_by_user_id(self, user_id: str, /) -> Sequence[KeyRow]:
         return self._transact(
             lambda: [key_row(row) for row in self._keys_of(user_id).values_list(*KEY_COLUMNS)],
             atomic=False,
+            hidden=[user_id],
         )
 
     def set_key(self, key: KeyRow, /) -> None:
@@ -306,10 +316,10 @@ class DjangoUserAdapter:
             failure = error
         # Not in the handler: there the database's error, which may quote ids, would become the
         # context of ours.
-        raise self._transact(why_refused) or failure
+        raise self._transact(why_refused, hidden=hidden) or failure
 
     def _transact(
-        self, operation: Callable[[], T], *, atomic: bool = True, hidden: Sequence[Any] = ()
+        self, operation: Callable[[], T], *, atomic: bool = True, hidden: Sequence[Any]
     ) -> T:
         """Run an operation completely or not at all.
 
@@ -360,6 +370,10 @@ class AsyncDjangoUserAdapter:
         self, key_model: type[Model] | str = "lucia.Key", *, using: str | None = None
     ) -> None:
         self._adapter = DjangoUserAdapter(key_model, using=using)
+
+    @property
+    def user_id_type(self) -> UserIdType[Any] | None:
+        return self._adapter.user_id_type
 
     async def get_user(self, user_id: str, /) -> UserRow | None:
         return await sync_to_async(self._adapter.get_user)(user_id)

@@ -1,7 +1,9 @@
 """The models that a Django adapter works with, and the rows that are made of their values."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
+from uuid import UUID
 
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured, ValidationError
@@ -9,16 +11,20 @@ from django.db import connections
 from django.db.models import (
     AutoField,
     BinaryField,
+    CharField,
     Field,
     ForeignKey,
     Func,
     IntegerField,
     Model,
     QuerySet,
+    TextField,
+    UUIDField,
     Value,
 )
 from django.db.models.lookups import Exact
 
+from lucia._rules.user_ids import UserIdType, user_id_type
 from lucia.errors import AutoUserIdGenerationNotSupported
 from lucia.models import KeyRow, UserRow
 
@@ -53,6 +59,14 @@ class AuthModels:
                 f"{self.user._meta.label} has a field 'id' that is not its primary key: Lucia "
                 "calls the primary key id"
             )
+
+    def user_id_type(self) -> UserIdType[Any] | None:
+        """Return the type of the users' primary key; None if that is another field than usual."""
+        field = _referenced(self.user._meta.pk)
+        kinds = ((IntegerField, int), (UUIDField, UUID), ((CharField, TextField), str))
+        kind = next((kind for fields, kind in kinds if isinstance(field, fields)), None)
+        # The database assigns the ids, and not `generate`.
+        return None if kind is None else replace(user_id_type(kind), generate=None)
 
     def check_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Refuse attributes that are no fields.

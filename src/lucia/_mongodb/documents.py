@@ -4,6 +4,7 @@ Also the ids of users as MongoDB keeps them, and errors without values.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID, uuid4
 
@@ -66,12 +67,14 @@ class UserIds:
     """
 
     def __init__(self, setting: type[Any] | UserIdType[Any]) -> None:
-        self._type = _KNOWN.get(setting) or user_id_type(setting)
+        found = _KNOWN.get(setting) or user_id_type(setting)
+        generate = found.generate or _MAKERS.get(found.python_type)
+        self.type: Final = replace(found, generate=generate)
 
     def find(self, text: str) -> Any | None:
         """Return the id with this text; None if no user can have it."""
         try:
-            return self._type.read(text)
+            return self.type.read(text)
         except ValueError:
             return None
 
@@ -81,25 +84,24 @@ class UserIds:
         Raises:
             ValueError: no id has this text.
         """
-        return self._type.read(text)
+        return self.type.read(text)
 
     def write(self, stored: object) -> str:
         """Return the text of an id in a document."""
         # JavaScript's numbers above 32 bits are stored as floats.
-        if isinstance(stored, float) and self._type.python_type is int:
+        if isinstance(stored, float) and self.type.python_type is int:
             stored = int(stored)
-        return self._type.write(stored)
+        return self.type.write(stored)
 
     def new(self) -> str:
         """Return the text of a new id.
 
         Raises:
-            AutoUserIdGenerationNotSupported: there are no random ids of this type.
+            AutoUserIdGenerationNotSupported: nobody says how to create ids of this type.
         """
-        make = _MAKERS.get(self._type.python_type)
-        if make is None:
+        if self.type.generate is None:
             raise AutoUserIdGenerationNotSupported
-        return self.write(make())
+        return self.write(self.type.generate())
 
 
 def _read_object_id(text: str) -> ObjectId:
@@ -119,6 +121,7 @@ def _read_int(text: str) -> int:
 _KNOWN: Final[Mapping[object, UserIdType[Any]]] = {
     ObjectId: UserIdType(ObjectId, _read_object_id),
     int: UserIdType(int, _read_int),
+    str: UserIdType(str, str),
 }
 _MAKERS: Final[Mapping[object, Callable[[], Any]]] = {
     ObjectId: ObjectId,

@@ -14,7 +14,7 @@ from lucia._typing import UserIdT
 from lucia.errors import InvalidUserId
 from lucia.models import check_user_id
 
-__all__ = ["TEXT_IDS", "UserIdType", "user_id_type"]
+__all__ = ["TEXT_IDS", "UserIdType", "check_stored_ids", "user_id_type"]
 
 _TEXT_LENGTH: Final = 15
 """How many characters the id of a new user has."""
@@ -117,6 +117,56 @@ def user_id_type(setting: type[UserIdT] | UserIdType[UserIdT]) -> UserIdType[Use
             f"UserIdType({name}, from_text=...)"
         )
     return known
+
+
+def check_stored_ids(
+    users: object, ids: UserIdType[Any], generate: Callable[[], Any] | None
+) -> None:
+    """Refuse a user adapter that can't store the ids of ``Auth``, or creates others.
+
+    Adapters may have the attribute ``user_id_type``: the ``UserIdType`` of their ids, with
+    ``generate`` if ``add_user`` creates ids by itself. Only what can be seen before there are users
+    is refused: text can hold ids of each type, and an application's own functions are not called.
+
+    Args:
+        users: the adapter.
+        ids: the type of the ids of ``Auth``.
+        generate: how ``Auth`` creates ids; None if the adapter assigns them.
+
+    Raises:
+        TypeError: the ids do not fit.
+    """
+    stored: UserIdType[Any] | None = getattr(users, "user_id_type", None)
+    if stored is None or stored.python_type is ids.python_type:
+        return
+    sample = _sample(ids, generate)
+    fits = sample is None or _is_readable(sample, stored)
+    if fits and generate is None and stored.generate is not None:
+        fits = _is_readable(stored.write(stored.generate()), ids)
+    if not fits:
+        name, own = stored.python_type.__name__, ids.python_type.__name__
+        advice = f"user_id={name}" if stored.python_type in _KNOWN else f"a UserIdType of {name}"
+        raise TypeError(
+            f"{type(users).__name__} has user ids of the type {name}, and Auth's user_id is {own}: "
+            f"give Auth {advice}, or the adapter ids of the type {own}"
+        )
+
+
+def _sample(ids: UserIdType[Any], generate: Callable[[], Any] | None) -> str | None:
+    """Return the text of an id such as ``Auth`` has; None if that is the application's affair."""
+    if ids is _KNOWN[int]:
+        return "1"
+    if ids is _KNOWN[UUID]:
+        return str(uuid4())
+    return _random_text() if generate is TEXT_IDS.generate else None
+
+
+def _is_readable(text: str, ids: UserIdType[Any]) -> bool:
+    try:
+        ids.read(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _with_article(name: str) -> str:

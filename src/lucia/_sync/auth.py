@@ -34,7 +34,7 @@ from lucia._rules.sessions import (
     system_clock,
 )
 from lucia._rules.throttling import Throttle
-from lucia._rules.user_ids import TEXT_IDS, UserIdType, user_id_type
+from lucia._rules.user_ids import TEXT_IDS, UserIdType, check_stored_ids, user_id_type
 from lucia._typing import (
     AttributesT,
     GivenAttributesT,
@@ -144,7 +144,8 @@ class Auth(RequestMethods[UserT, UserIdT, AttributesT]):
     Raises:
         TypeError: an adapter is of the other flavour than this class; an adapter or the hasher
             lacks a method or is a class; a duration is not a ``timedelta``; the cap is not an
-            ``int``; ``single_use_purposes`` is a single string; ``transform_database_user``,
+            ``int``; the user adapter has ids of another type than ``user_id``;
+            ``single_use_purposes`` is a single string; ``transform_database_user``,
             ``generate_custom_user_id`` or ``clock`` is not a plain function; or a setting is
             unknown or missing.
         ValueError: a setting contradicts another one, or needs more than the session adapter
@@ -226,6 +227,7 @@ class Auth(RequestMethods[UserT, UserIdT, AttributesT]):
                 "generate_custom_user_id is missing: a function that creates the id of a new user. "
                 f"{type(self._users).__name__} can't let the database assign it"
             )
+        check_stored_ids(self._users, self._user_ids, self._generate_user_id)
         hasher = settings.get("hash")
         self._hasher = ScryptHash() if hasher is None else hasher
         check_methods("hash", self._hasher, PasswordHasher)

@@ -397,8 +397,10 @@ async def test_ids_of_other_types(database: AsyncDatabase[Any]) -> None:
 
 
 @with_sessions
-@pytest.mark.parametrize(("kind", "stored"), [(str, str), (ObjectId, ObjectId), (UUID, bytes)])
-async def test_add_user(database: AsyncDatabase[Any], kind: Any, stored: type) -> None:
+@pytest.mark.parametrize(
+    ("kind", "stored", "length"), [(str, str, 24), (ObjectId, ObjectId, 24), (UUID, bytes, 36)]
+)
+async def test_add_user(database: AsyncDatabase[Any], kind: Any, stored: type, length: int) -> None:
     """A new id is made of the type of the users' ids, and the key refers to it."""
     adapter = AsyncMongoUserAdapter(database, user_id=kind)
     user = await adapter.add_user({"name": "Anna"}, lambda user_id: make_key("email:a", user_id))
@@ -406,6 +408,7 @@ async def test_add_user(database: AsyncDatabase[Any], kind: Any, stored: type) -
     assert await adapter.get_key("email:a") == make_key("email:a", user.id)
     other = await adapter.add_user({}, None)
     assert other.id != user.id
+    assert len(user.id) == len(other.id) == length
     with pytest.raises(DuplicateKeyId):
         await adapter.add_user({}, lambda user_id: make_key("email:a", user_id))
     assert await database["auth_users"].count_documents({}) == 2
@@ -414,9 +417,40 @@ async def test_add_user(database: AsyncDatabase[Any], kind: Any, stored: type) -
 
 
 async def test_add_user_with_numbers(database: AsyncDatabase[Any]) -> None:
-    """MongoDB assigns no numbers."""
+    """Neither MongoDB nor the adapter makes numbers."""
     with pytest.raises(AutoUserIdGenerationNotSupported):
         await AsyncMongoUserAdapter(database, user_id=int).add_user({}, None)
+
+
+@pytest.mark.parametrize("kind", [int, str])
+async def test_add_user_with_an_own_generator(database: AsyncDatabase[Any], kind: Any) -> None:
+    """New ids are those that the application's ``UserIdType`` creates, of any type."""
+    ids = UserIdType(kind, kind, generate=lambda: kind(7))
+    user = await AsyncMongoUserAdapter(database, user_id=ids).add_user({}, None)
+    assert user.id == "7"
+    [document] = await database["auth_users"].find().to_list()
+    assert document["_id"] == kind(7)
+
+
+async def test_auth_with_ids_of_another_type(database: AsyncDatabase[Any]) -> None:
+    """An ``Auth`` with numbers is refused if the adapter would make ids that are no numbers.
+
+    With numbers that ``Auth`` makes, their text is stored.
+    """
+    adapter = AsyncMongoUserAdapter(database)
+    with pytest.raises(TypeError, match="user ids of the type str, and Auth's user_id is int"):
+        AsyncAuth(sessions=AsyncMemoryAdapter(), users=adapter, env="DEV", user_id=int)
+    auth = AsyncAuth(
+        sessions=AsyncMemoryAdapter(),
+        users=adapter,
+        env="DEV",
+        user_id=int,
+        generate_custom_user_id=lambda: 7,
+    )
+    user = await auth.create_user(primary_key=None)
+    assert await auth.get_user(user.user_id) == user
+    [document] = await database["auth_users"].find().to_list()
+    assert document["_id"] == "7"
 
 
 async def test_own_type(database: AsyncDatabase[Any]) -> None:

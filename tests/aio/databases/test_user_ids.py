@@ -486,9 +486,23 @@ async def test_an_auth_that_makes_other_ids() -> None:
         tables = tables_with(column)
         async with AsyncDatabase(tables.user.metadata) as engine:
             users = AsyncSQLAlchemyUserAdapter(engine, tables)
-            auth = AsyncAuth(users=users, sessions=AsyncMemoryAdapter(), env="DEV")
+            auth = AsyncAuth(
+                users=users,
+                sessions=AsyncMemoryAdapter(),
+                env="DEV",
+                generate_custom_user_id=lambda: "anna",
+            )
             with pytest.raises(InvalidUserId, match=f"'people' {message}"):
                 await auth.create_user(primary_key=None)
+
+
+async def test_an_auth_with_ids_of_another_type() -> None:
+    """An ``Auth`` whose ids the primary key can't hold is refused, before anything is stored."""
+    tables = tables_with(Column("no", Integer, primary_key=True))
+    async with AsyncDatabase(tables.user.metadata) as engine:
+        users = AsyncSQLAlchemyUserAdapter(engine, tables)
+        with pytest.raises(TypeError, match=r"user ids of the type int, .* give Auth user_id=int"):
+            AsyncAuth(users=users, sessions=AsyncMemoryAdapter(), env="DEV")
 
 
 async def test_zero_in_mariadb(mariadb: SqlServer) -> None:

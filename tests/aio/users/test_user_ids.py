@@ -199,6 +199,66 @@ async def test_assigned_ids_need_an_adapter_that_assigns_them() -> None:
     assert (await auth.create_user(primary_key=None)).user_id == 7
 
 
+class AsyncTypedAdapter(AsyncMemoryAdapter):
+    """A store that tells the type of its ids."""
+
+    def __init__(self, user_id_type: UserIdType[Any]) -> None:
+        super().__init__()
+        self.user_id_type = user_id_type
+
+
+STORED: dict[str, UserIdType[Any]] = {
+    "text": UserIdType(str, str),
+    "text of its own": UserIdType(str, str, generate=lambda: "65f0c0ffee"),
+    "int": UserIdType(int, int),
+    "UUID": UserIdType(UUID, UUID),
+    "Number": NUMBERS,
+}
+
+
+@pytest.mark.parametrize(
+    ("stored", "user_id", "advice"),
+    [
+        ("int", str, "user ids of the type int, and Auth's user_id is str: give Auth user_id=int,"),
+        ("int", UUID, "or the adapter ids of the type UUID"),
+        ("UUID", str, "give Auth user_id=UUID"),
+        ("UUID", int, "give Auth user_id=UUID"),
+        ("Number", str, "give Auth a UserIdType of Number"),
+        ("Number", UUID, "give Auth a UserIdType of Number"),
+        ("text of its own", int, "give Auth user_id=str"),
+    ],
+)
+def test_ids_that_the_adapter_does_not_have(stored: str, user_id: Any, advice: str) -> None:
+    """An adapter that can't have the ids of ``Auth`` is refused before anything is stored."""
+    with pytest.raises(TypeError, match=f"TypedAdapter has .*{advice}"):
+        make_auth(AsyncTypedAdapter(STORED[stored]), user_id)
+
+
+@pytest.mark.parametrize(
+    ("stored", "settings"),
+    [
+        ("text", {}),
+        ("text", {"user_id": int}),
+        ("text", {"user_id": UUID}),
+        ("text of its own", {}),
+        ("text of its own", {"user_id": UUID}),
+        ("text of its own", {"user_id": int, "generate_custom_user_id": lambda: 7}),
+        ("int", {"user_id": int}),
+        ("int", {"generate_custom_user_id": None}),
+        ("int", {"generate_custom_user_id": lambda: "7"}),
+        ("int", {"user_id": NUMBERS}),
+        ("UUID", {"user_id": UUID}),
+        ("Number", {"user_id": int}),
+    ],
+)
+async def test_ids_of_another_type_that_fit(stored: str, settings: dict[str, Any]) -> None:
+    """Types whose texts are ids of the other one work together, and users are found."""
+    store = AsyncTypedAdapter(STORED[stored])
+    auth: Any = AsyncAuth(sessions=store, users=store, env="DEV", **settings)
+    user = await auth.create_user(primary_key=None)
+    assert await auth.get_user(user.user_id) == user
+
+
 async def test_generated_id_of_another_type() -> None:
     """A function that creates ids of another type is a TypeError, before anything is stored."""
     store = AsyncMemoryAdapter()

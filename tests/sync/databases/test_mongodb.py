@@ -398,8 +398,10 @@ def test_ids_of_other_types(database: Database[Any]) -> None:
 
 
 @with_sessions
-@pytest.mark.parametrize(("kind", "stored"), [(str, str), (ObjectId, ObjectId), (UUID, bytes)])
-def test_add_user(database: Database[Any], kind: Any, stored: type) -> None:
+@pytest.mark.parametrize(
+    ("kind", "stored", "length"), [(str, str, 24), (ObjectId, ObjectId, 24), (UUID, bytes, 36)]
+)
+def test_add_user(database: Database[Any], kind: Any, stored: type, length: int) -> None:
     """A new id is made of the type of the users' ids, and the key refers to it."""
     adapter = MongoUserAdapter(database, user_id=kind)
     user = adapter.add_user({"name": "Anna"}, lambda user_id: make_key("email:a", user_id))
@@ -407,6 +409,7 @@ def test_add_user(database: Database[Any], kind: Any, stored: type) -> None:
     assert adapter.get_key("email:a") == make_key("email:a", user.id)
     other = adapter.add_user({}, None)
     assert other.id != user.id
+    assert len(user.id) == len(other.id) == length
     with pytest.raises(DuplicateKeyId):
         adapter.add_user({}, lambda user_id: make_key("email:a", user_id))
     assert database["auth_users"].count_documents({}) == 2
@@ -415,9 +418,40 @@ def test_add_user(database: Database[Any], kind: Any, stored: type) -> None:
 
 
 def test_add_user_with_numbers(database: Database[Any]) -> None:
-    """MongoDB assigns no numbers."""
+    """Neither MongoDB nor the adapter makes numbers."""
     with pytest.raises(AutoUserIdGenerationNotSupported):
         MongoUserAdapter(database, user_id=int).add_user({}, None)
+
+
+@pytest.mark.parametrize("kind", [int, str])
+def test_add_user_with_an_own_generator(database: Database[Any], kind: Any) -> None:
+    """New ids are those that the application's ``UserIdType`` creates, of any type."""
+    ids = UserIdType(kind, kind, generate=lambda: kind(7))
+    user = MongoUserAdapter(database, user_id=ids).add_user({}, None)
+    assert user.id == "7"
+    [document] = database["auth_users"].find().to_list()
+    assert document["_id"] == kind(7)
+
+
+def test_auth_with_ids_of_another_type(database: Database[Any]) -> None:
+    """An ``Auth`` with numbers is refused if the adapter would make ids that are no numbers.
+
+    With numbers that ``Auth`` makes, their text is stored.
+    """
+    adapter = MongoUserAdapter(database)
+    with pytest.raises(TypeError, match="user ids of the type str, and Auth's user_id is int"):
+        Auth(sessions=MemoryAdapter(), users=adapter, env="DEV", user_id=int)
+    auth = Auth(
+        sessions=MemoryAdapter(),
+        users=adapter,
+        env="DEV",
+        user_id=int,
+        generate_custom_user_id=lambda: 7,
+    )
+    user = auth.create_user(primary_key=None)
+    assert auth.get_user(user.user_id) == user
+    [document] = database["auth_users"].find().to_list()
+    assert document["_id"] == "7"
 
 
 def test_own_type(database: Database[Any]) -> None:

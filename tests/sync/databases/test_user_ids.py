@@ -487,9 +487,23 @@ def test_an_auth_that_makes_other_ids() -> None:
         tables = tables_with(column)
         with Database(tables.user.metadata) as engine:
             users = SQLAlchemyUserAdapter(engine, tables)
-            auth = Auth(users=users, sessions=MemoryAdapter(), env="DEV")
+            auth = Auth(
+                users=users,
+                sessions=MemoryAdapter(),
+                env="DEV",
+                generate_custom_user_id=lambda: "anna",
+            )
             with pytest.raises(InvalidUserId, match=f"'people' {message}"):
                 auth.create_user(primary_key=None)
+
+
+def test_an_auth_with_ids_of_another_type() -> None:
+    """An ``Auth`` whose ids the primary key can't hold is refused, before anything is stored."""
+    tables = tables_with(Column("no", Integer, primary_key=True))
+    with Database(tables.user.metadata) as engine:
+        users = SQLAlchemyUserAdapter(engine, tables)
+        with pytest.raises(TypeError, match=r"user ids of the type int, .* give Auth user_id=int"):
+            Auth(users=users, sessions=MemoryAdapter(), env="DEV")
 
 
 def test_zero_in_mariadb(mariadb: SqlServer) -> None:

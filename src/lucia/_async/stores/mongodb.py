@@ -104,6 +104,11 @@ class AsyncMongoUserAdapter:
             "keys": self._collection(key_collection),
         }
 
+    @property
+    def user_id_type(self) -> UserIdType[Any]:
+        """The type of the users' ids; ``generate`` creates them in :meth:`add_user`."""
+        return self._format.user_ids.type
+
     def _collection(self, name: str) -> AsyncCollection[Document]:
         return self._database.get_collection(
             name,
@@ -136,7 +141,10 @@ class AsyncMongoUserAdapter:
         return adapter
 
     def open_transaction(self) -> object | None:
-        """Return the caller's session while its transaction is open; None without one."""
+        """Return the caller's session while its transaction is open; None without one.
+
+        PyMongo has no public name of a transaction: the next one of a session looks the same.
+        """
         session = self._session
         return session if session is not None and session.in_transaction else None
 
@@ -155,11 +163,13 @@ class AsyncMongoUserAdapter:
     async def add_user(
         self, attributes: Mapping[str, Any], make_key: Callable[[str], KeyRow] | None, /
     ) -> UserRow:
-        """Store a new user with a new id: an ``ObjectId``, its text, or a random ``UUID``.
+        """Store a new user with a new id: what ``generate`` of the ``UserIdType`` returns.
+
+        Without it an ``ObjectId``, its text, or a random ``UUID``.
 
         Raises:
             DuplicateKeyId: as :meth:`set_user`.
-            AutoUserIdGenerationNotSupported: ids are of another type.
+            AutoUserIdGenerationNotSupported: ids are of another type, without ``generate``.
         """
         user_id = self._format.user_ids.new()
         return await self.set_user(

@@ -5,6 +5,7 @@ The operations are in :mod:`lucia._sqlalchemy.statements`; here they are run.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final
@@ -14,6 +15,7 @@ from lucia._sync.stores.sql_transactions import Source, Transactions
 from lucia._logs import revoked
 from lucia._rules.id_hashes import RawIds
 from lucia._rules.sessions import Clock, system_clock
+from lucia._rules.user_ids import UserIdType
 from lucia._sqlalchemy import statements as steps
 from lucia._sqlalchemy.at_rest import ids_to_delete, stored_ids
 from lucia._sqlalchemy.cleanup import (
@@ -103,6 +105,11 @@ class SQLAlchemyUserAdapter(Transactions):
     ) -> None:
         super().__init__(source, tables)
         self._clock = clock
+
+    @property
+    def user_id_type(self) -> UserIdType[Any]:
+        """The type of the ids in the user table; new ones are the database's affair."""
+        return replace(self._tables.user_ids.ids, generate=None)
 
     def get_user(self, user_id: str, /) -> UserRow | None:
         return self._read(lambda: steps.get_user(self._tables, user_id))
