@@ -341,6 +341,31 @@ def test_empty_source(places: Places) -> None:
         assert not is_live(new, session)
 
 
+def test_another_source(places: Places) -> None:
+    """A source that has none of what was copied, but a session of its own, revokes nothing."""
+    source, destination = both(places)
+    with source.application() as old, destination.application() as new:
+        session = old.create_session(USERS[0])
+        assert copy(source, destination).code == 0
+        with source.client() as client:
+            client.flushdb()
+        old.create_session(USERS[1])
+        outcome = copy(source, destination)
+        assert outcome.code == 2
+        assert "check its address" in outcome.errors
+        assert is_live(new, session)
+
+
+def test_source_by_its_query(places: Places, redis_server: Server) -> None:
+    """A state file belongs to one database, also if the URL's query names it."""
+    _, destination = both(places)
+    address = f"redis://{redis_server.host}:{redis_server.port}"
+    assert copy(Place(f"{address}?db=0"), destination).code == 0
+    outcome = copy(Place(f"{address}?db=3"), destination)
+    assert outcome.code == 2
+    assert "belongs to a copy with another from_query" in outcome.errors
+
+
 def test_hashes_to_plain_ids(places: Places) -> None:
     """Hashes can't be copied into a store of plain ids, and the error says what to do."""
     source, destination = both(places, "redis hashed", "redis")

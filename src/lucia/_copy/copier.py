@@ -178,6 +178,9 @@ class Copier:
         self._pacer = pacer
         self._progress = progress
         self._clock = clock
+        # How many sessions an earlier run has copied, and how many of these this run has seen.
+        self._copied_before = 0
+        self._seen_before = 0
         # What an interrupted run has written and not entered: at most a batch for each such run.
         self._unentered: dict[str, Written] = {}
 
@@ -192,6 +195,7 @@ class Copier:
             CopyError: it can't go on.
         """
         self._check_start(merge=merge)
+        self._copied_before = self._ledger.count(self._clock())
         self._confirm_rest()
         # What was renewed within the last minute has to lead to its successor as soon as possible,
         # and what is renewed during the long walk is found by that.
@@ -222,8 +226,8 @@ class Copier:
             )
 
     def _check_end(self) -> None:
-        copied, seen = self._ledger.counts(self._clock())
-        if (copied or self._unentered) and not seen:
+        entered = self._ledger.find(map(digest_of, self._unentered))
+        if (self._copied_before or self._unentered) and not (self._seen_before or entered):
             raise CopyError(
                 "the source has none of the sessions that were copied before: check its address. "
                 "Nothing was revoked in the destination. If all of them were revoked indeed, add "
@@ -276,6 +280,7 @@ class Copier:
     def _copy(self, rows: Iterable[SessionRow]) -> None:
         records = self._records(rows)
         known = self._ledger.find(records)
+        self._seen_before += sum(not entry.is_seen for entry in known.values())
         self._ledger.see(known)
         new: list[_Record] = []
         for digest, record in records.items():

@@ -181,15 +181,13 @@ class Ledger:
         """Delete the entries of sessions that have expired."""
         self._write("DELETE FROM copied WHERE expires <= ?", [(now,)])
 
-    def counts(self, now: int) -> tuple[int, int]:
-        """Return how many sessions that have not expired were copied, and seen by this run."""
+    def count(self, now: int) -> int:
+        """Return how many sessions that have not expired were copied."""
         found = self._database.execute(
-            "SELECT count(*), coalesce(sum(seen = ?), 0) FROM copied"
-            " WHERE expires > ? AND refused IS NULL",
-            (self.run, now),
+            "SELECT count(*) FROM copied WHERE expires > ? AND refused IS NULL", (now,)
         )
-        copied, seen = found.fetchone()
-        return copied, seen
+        count: int = found.fetchone()[0]
+        return count
 
     def refused(self) -> dict[Skipped, int]:
         """Return how many sessions that this run has seen are not to be copied, by reasons."""

@@ -94,7 +94,10 @@ class _Place:
             }
         )
         address = urlunsplit((parts.scheme, host, parts.path, "", ""))
-        return {f"{name}_{key}": value for key, value in {"url": address, **names}.items()}
+        # The query may name the database, and may have a password.
+        query = hashlib.sha256(parts.query.encode()).hexdigest()[:16] if parts.query else None
+        values = {"url": address, "query": query, **names}
+        return {f"{name}_{key}": value for key, value in values.items()}
 
 
 def copy(

@@ -102,11 +102,25 @@ class Logins:
     def __init__(
         self, user_id: str, adapter: RenewingSessionAdapter, users: UserAdapter | None = None
     ) -> None:
-        self._user_id = user_id
+        self._text = user_id
         self._adapter = adapter
-        self._auth: Auth[User] = Auth(
-            sessions=adapter, users=users, env="PROD", auto_database_cleanup=False, throttle=None
+        self._ids: UserIdType[Any] = getattr(users, "user_id_type", TEXT_IDS)
+        self._auth: Auth[User[Any], Any] = Auth(
+            sessions=adapter,
+            users=users,
+            user_id=self._ids,
+            env="PROD",
+            auto_database_cleanup=False,
+            throttle=None,
         )
+
+    @property
+    def _user_id(self) -> Any:
+        """The user's id, in the type that the database has."""
+        try:
+            return self._ids.read(self._text)
+        except ValueError:
+            raise InvalidUserId from None
 
     def list(self) -> list[Device]:
         """Return the logins, the newest first.
