@@ -352,6 +352,24 @@ def test_hashes_to_plain_ids(places: Places) -> None:
         assert client.dbsize() == 0
 
 
+def test_forgotten_keys(places: Places) -> None:
+    """Without the keys, ids are copied as they are; a later run with them is an error."""
+    source, destination = both(places, other="redis hashed")
+    without = Place(destination.url)
+    with (
+        source.application() as old,
+        without.application() as plain,
+        destination.application() as hashed,
+    ):
+        session = old.create_session(USERS[0])
+        assert copy(source, without).code == 0
+        assert is_live(plain, session)
+        assert is_live(hashed, session)
+        outcome = copy(source, destination)
+        assert outcome.code == 2
+        assert "belongs to a copy with another id_keys" in outcome.errors
+
+
 def test_markers_of_both_kinds(places: Places) -> None:
     """A plain used id with a sealed successor is sealed anew; one sealed otherwise is skipped."""
     source, destination = places.make("redis", 0), places.make("redis hashed", 1)
