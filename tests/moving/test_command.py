@@ -77,6 +77,8 @@ def test_damaged_rows(places: Places) -> None:
             "over": {"idle_expires": 1},
             "damaged": {"attributes": []},
             "used": {"successor": "nobody"},
+            "lost": {"successor": "nobody", "active_expires": system_clock() + HOUR},
+            "forgotten": {"successor": "sound", "idle_expires": 1},
         }
         for id_, changes in rows.items():
             connection.execute(insert(sessions).values({"id": id_, **values, **changes}))
@@ -377,6 +379,24 @@ def test_hashes_to_plain_ids(places: Places) -> None:
         assert client.dbsize() == 0
 
 
+def test_forgotten_keys(places: Places) -> None:
+    """Without the keys, ids are copied as they are; a later run with them is an error."""
+    source, destination = both(places, other="redis hashed")
+    without = Place(destination.url)
+    with (
+        source.application() as old,
+        without.application() as plain,
+        destination.application() as hashed,
+    ):
+        session = old.create_session(USERS[0])
+        assert copy(source, without).code == 0
+        assert is_live(plain, session)
+        assert is_live(hashed, session)
+        outcome = copy(source, destination)
+        assert outcome.code == 2
+        assert "belongs to a copy with another id_keys" in outcome.errors
+
+
 def test_markers_of_both_kinds(places: Places) -> None:
     """A plain used id with a sealed successor is sealed anew; one sealed otherwise is skipped."""
     source, destination = places.make("redis", 0), places.make("redis hashed", 1)
@@ -545,6 +565,7 @@ def test_without_sqlalchemy(
 ) -> None:
     """Redis needs no SQLAlchemy, and a database says that it needs it."""
     source, database = both(places, other="sqlite")
+    places.make("redis", 1)  # an earlier test's sessions would end the copy before it writes
     with source.application() as old:
         old.create_session(USERS[0])
     monkeypatch.delitem(sys.modules, "lucia.cli.databases", raising=False)
@@ -556,4 +577,6 @@ def test_without_sqlalchemy(
     with LossyProxy(redis_server.port) as proxy:
         proxy.lose("EVALSHA")
         behind = Place(f"redis://127.0.0.1:{proxy.port}/1")
-        assert copy(source, behind).code == 2
+        outcome = copy(source, behind)
+        assert outcome.code == 2
+        assert "run the same command again" in outcome.errors

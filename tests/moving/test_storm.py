@@ -108,10 +108,7 @@ def faults(application: Auth[Any], journal: Journal) -> dict[str, int]:
 NONE = {"lost": 0, "revived": 0, "wrong": 0}
 
 STORMS = (
-    ("redis", "valkey v2"),
-    ("redis", "redis hashed"),
     ("cluster", "redis"),
-    ("redis", "cluster"),
     ("postgresql", "redis hashed"),
     ("redis", "postgresql"),
 )
@@ -184,18 +181,16 @@ def copy_beside(source: Place, destination: Place) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("one", "other"), [("redis", "redis hashed"), ("redis", "cluster"), ("redis", "postgresql")]
-)
+@pytest.mark.parametrize(("one", "other"), [("redis", "redis hashed"), ("redis", "postgresql")])
 def test_killed_processes(places: Places, one: str, other: str) -> None:
-    """A copy that is killed at twenty random moments loses and revives nothing."""
+    """A copy that is killed at eight random moments loses and revives nothing."""
     source, destination = places.make(one, 0), places.make(other, 1)
     numbers = random.Random(2)  # noqa: S311
     with source.application() as old, destination.application() as new:
         total = Journal([old.create_session(user) for user in USERS for _ in range(50)])
         # Some sessions are signed out in the destination as soon as they are there.
         there: list[Session] = []
-        for round_ in range(20):
+        for round_ in range(8):
             with callers(old, pause=0.5) as journal:
                 total.live.append(last := old.create_session(USERS[0]))
                 process = start(source, destination, *(() if round_ else ("--merge",)))
@@ -219,10 +214,10 @@ def test_killed_processes(places: Places, one: str, other: str) -> None:
 
 @pytest.mark.slow
 def test_many_sessions(places: Places, tmp_path: Path) -> None:
-    """200,000 sessions are copied, twice, with no more memory than for a few."""
+    """100,000 sessions are copied, twice, with no more memory than for a few."""
     source, destination = places.make("redis", 0), places.make("redis hashed", 1)
     small = peak_memory(source, destination, tmp_path / "small.sqlite", 1_000)
-    large = peak_memory(source, destination, tmp_path / "large.sqlite", 200_000)
+    large = peak_memory(source, destination, tmp_path / "large.sqlite", 100_000)
     assert large < small + 32
 
 
