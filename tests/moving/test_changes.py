@@ -91,7 +91,7 @@ def test_control_of_insertions(places: Places, monkeypatch: pytest.MonkeyPatch) 
         move.new.invalidate_session(session.session_id)
         monkeypatch.setattr(Ledger, "find", lambda *_: {})
         monkeypatch.setattr(Ledger, "has_login", lambda *_: False)
-        move.copy()
+        assert copy(move.source, move.destination, "--all-revoked").code == 0
         assert move.is_live(session)
 
 

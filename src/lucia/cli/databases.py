@@ -37,8 +37,8 @@ from lucia._redis.statistics import exactly
 from lucia._rules.sessions import system_clock
 from lucia._sqlalchemy.tables import AuthTables, check_sessions
 from lucia._sync.stores.sqlalchemy import SQLAlchemyAdapter
+from lucia.cli.logins import Logins, Statistics
 from lucia.cli.shared import CommandError, ProgressBar, UserIdKind, describe
-from lucia.cli.stores import Logins, Statistics
 
 __all__ = ["StoredTables", "open_database", "open_engine"]
 

@@ -15,6 +15,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from lucia._redis.statistics import Count
+from lucia.cli.logins import Statistics
 from lucia.cli.shared import (
     EXIT_FAILED,
     EXIT_OK,
@@ -26,7 +27,7 @@ from lucia.cli.shared import (
     printable,
     progress_bar,
 )
-from lucia.cli.stores import Statistics, Store, StoreOptions, open_store
+from lucia.cli.stores import Store, StoreOptions, open_store
 from lucia.errors import InvalidUserId
 from lucia.models import Device
 
