@@ -109,9 +109,9 @@ def _fill_sqlite(path: str, users: Iterable[Any], sessions: Iterable[Any]) -> No
 
 
 async def _fill_postgresql(url: str, users: Iterable[Any], sessions: Iterable[Any]) -> None:
-    import asyncpg
+    import asyncpg  # type: ignore[import-untyped]
 
-    connection = await asyncpg.connect(url)
+    connection: Any = await asyncpg.connect(url)
     await connection.execute("TRUNCATE auth_session, auth_key, auth_user")
     await connection.execute("SET session_replication_role = replica")  # no foreign keys to check
     for piece in _pieces(users):
