@@ -111,7 +111,8 @@ def _fill_sqlite(path: str, users: Iterable[Any], sessions: Iterable[Any]) -> No
 async def _fill_postgresql(url: str, users: Iterable[Any], sessions: Iterable[Any]) -> None:
     import asyncpg  # type: ignore[import-untyped]
 
-    connection: Any = await asyncpg.connect(url)
+    driver: Any = asyncpg  # it has no types
+    connection = await driver.connect(url)
     await connection.execute("TRUNCATE auth_session, auth_key, auth_user")
     await connection.execute("SET session_replication_role = replica")  # no foreign keys to check
     for piece in _pieces(users):
