@@ -177,7 +177,8 @@ def test_tables_of_an_earlier_version(mariadb: SqlServer, case: str) -> None:
         found = collations(engine)
         metadata.drop_all(engine)
         metadata.create_all(engine)
-        assert found == collations(engine)
+        # auth_throttle is newer than those versions.
+        assert found | {("auth_throttle", "name"): "utf8mb4_nopad_bin"} == collations(engine)
         engine.dispose()
 
 

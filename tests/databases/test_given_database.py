@@ -74,7 +74,7 @@ def test_tables_that_exist(empty: URL) -> None:
         ("sqlite://", "the URL names no database"),
         ("mssql+pyodbc://host/app", "driver of mssql.pyodbc is missing: .* -m pip install 'pyod"),
         ("mssql+aioodbc://host/app", "driver of mssql.pyodbc is missing"),
-        ("mariadb+mysqldb://host/app", "pip install 'mysqlclient'"),
+        ("mariadb+mariadbconnector://host/app", "pip install 'mariadb'"),
         ("mariadb+aiomysql://host/app?nonsense=1", "can't use mariadb.pymysql"),
     ],
 )

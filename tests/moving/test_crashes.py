@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, text
+from typer.testing import CliRunner
 
 from lucia import Session
 from lucia._copy.ledger import Ledger
 from lucia._copy.redis import RedisStore
 from lucia._copy.sql import STAGED, SqlStore
 from lucia._redis.keys import Layout
+from lucia.cli import app
 from tests.moving.places import USERS, Place, Places, copy
 from tests.moving.test_changes import DESTINATIONS, Move, interrupt, moving
 from tests.moving.test_pairs import check_store
@@ -138,3 +140,13 @@ def test_control_of_receipts(places: Places, monkeypatch: pytest.MonkeyPatch) ->
         revived, lost = crash_and_resume(move, "before the entry", monkeypatch)
         assert revived > 0
         assert lost == 0
+
+
+def test_doctor_of_receipts(places: Places) -> None:
+    """What a copy leaves behind while it runs is no damage for ``lucia doctor``."""
+    place = places.make("redis", 0)
+    with place.client() as client:
+        client.set(place.layout.receipt_key("a" * 40), b"1", px=60_000)
+    result = CliRunner().invoke(app, ["doctor", place.url])
+    assert result.exit_code == 0, result.output
+    assert "Nothing is wrong." in result.stdout

@@ -190,6 +190,7 @@ def test_redis_adapter_imports_no_client() -> None:
 @pytest.mark.parametrize(
     ("module", "broken"),
     [
+        ("lucia.adapters.mongodb", "lucia._async.stores.mongodb"),
         ("lucia.adapters.redis", "lucia._async.stores.redis.adapter"),
         ("lucia.cli", "lucia.cli.doctor"),
     ],

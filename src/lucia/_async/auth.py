@@ -221,7 +221,7 @@ class AsyncAuth(AsyncRequestMethods[UserT, UserIdT, AttributesT]):
         )
         if self._generate_user_id is not None:
             check_function("generate_custom_user_id", self._generate_user_id)
-        elif self._users is not None and self._id_assigning is None:
+        elif not isinstance(self._users, AsyncIdAssigningUserAdapter | None):
             raise ValueError(
                 "generate_custom_user_id is missing: a function that creates the id of a new user. "
                 f"{type(self._users).__name__} can't let the database assign it"
@@ -247,7 +247,6 @@ class AsyncAuth(AsyncRequestMethods[UserT, UserIdT, AttributesT]):
             check_flavour("users", users.get_user, self.get_user)
         self._given = sessions, users
         self._users = users
-        self._id_assigning = users if isinstance(users, AsyncIdAssigningUserAdapter) else None
         self._sessions = (
             sessions
             if isinstance(sessions, AsyncRenewingSessionAdapter)

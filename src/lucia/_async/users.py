@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any, overload
+from typing import Any, cast, overload
 
 from lucia._async.protocols import AsyncIdAssigningUserAdapter
 from lucia._async.sessions import AsyncSessionMethods
@@ -24,7 +24,6 @@ from lucia._rules.passwords import PasswordHasher, check_new_password, is_accept
 from lucia._rules.sessions import is_session_id, milliseconds
 from lucia._typing import AttributesT, UserIdT, UserT
 from lucia.errors import (
-    AutoUserIdGenerationNotSupported,
     ExpiredKey,
     InvalidCredentials,
     InvalidKeyId,
@@ -58,7 +57,6 @@ class AsyncUserMethods(AsyncSessionMethods[UserT, UserIdT, AttributesT]):
     _workers: AsyncPasswordWorkers
     _guard: AsyncGuard
     _generate_user_id: Callable[[], UserIdT] | None
-    _id_assigning: AsyncIdAssigningUserAdapter | None
     _single_use_purposes: frozenset[str]
 
     @overload
@@ -97,7 +95,9 @@ class AsyncUserMethods(AsyncSessionMethods[UserT, UserIdT, AttributesT]):
             key = None if make_key is None else make_key(user_id)
             row = await users.set_user(user_id, attributes or {}, key)
         else:
-            row = await self._require_assigned_ids().add_user(attributes or {}, make_key)
+            # That the adapter has this was checked when this object was created.
+            assigning = cast("AsyncIdAssigningUserAdapter", users)
+            row = await assigning.add_user(attributes or {}, make_key)
         return self.transform_database_user(row)
 
     async def get_user(self, user_id: UserIdT) -> UserT:
@@ -444,11 +444,6 @@ class AsyncUserMethods(AsyncSessionMethods[UserT, UserIdT, AttributesT]):
                     await self._revoke_all_but(user_id, kept)
         except Exception as error:
             raise SessionsNotRevoked from error
-
-    def _require_assigned_ids(self) -> AsyncIdAssigningUserAdapter:
-        if self._id_assigning is None:
-            raise AutoUserIdGenerationNotSupported
-        return self._id_assigning
 
     async def _key_maker(
         self, key: PrimaryKey, *, primary: bool, expires: int | None = None

@@ -173,11 +173,9 @@ class HashedIdStore:
                 marker, (yield Call("PTTL", (self._layout.marker_key(stored),)))
             ):
                 successor = self._ids.successor(used_id, marker)
-                if successor is not None:
-                    return _Successor(successor, marker.successor)
-                if marker.sealed is not None:
+                if successor is None and marker.sealed is not None:
                     marker_unreadable()
-                return None
+                return None if successor is None else _Successor(successor, marker.successor)
         return None
 
     def _find(self, session_id: str) -> Operation[str | None]:

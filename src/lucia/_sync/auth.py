@@ -222,7 +222,7 @@ class Auth(RequestMethods[UserT, UserIdT, AttributesT]):
         )
         if self._generate_user_id is not None:
             check_function("generate_custom_user_id", self._generate_user_id)
-        elif self._users is not None and self._id_assigning is None:
+        elif not isinstance(self._users, IdAssigningUserAdapter | None):
             raise ValueError(
                 "generate_custom_user_id is missing: a function that creates the id of a new user. "
                 f"{type(self._users).__name__} can't let the database assign it"
@@ -248,7 +248,6 @@ class Auth(RequestMethods[UserT, UserIdT, AttributesT]):
             check_flavour("users", users.get_user, self.get_user)
         self._given = sessions, users
         self._users = users
-        self._id_assigning = users if isinstance(users, IdAssigningUserAdapter) else None
         self._sessions = (
             sessions
             if isinstance(sessions, RenewingSessionAdapter)

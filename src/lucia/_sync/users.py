@@ -3,7 +3,7 @@
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any, overload
+from typing import Any, cast, overload
 
 from lucia._sync.protocols import IdAssigningUserAdapter
 from lucia._sync.sessions import SessionMethods
@@ -25,7 +25,6 @@ from lucia._rules.passwords import PasswordHasher, check_new_password, is_accept
 from lucia._rules.sessions import is_session_id, milliseconds
 from lucia._typing import AttributesT, UserIdT, UserT
 from lucia.errors import (
-    AutoUserIdGenerationNotSupported,
     ExpiredKey,
     InvalidCredentials,
     InvalidKeyId,
@@ -59,7 +58,6 @@ class UserMethods(SessionMethods[UserT, UserIdT, AttributesT]):
     _workers: PasswordWorkers
     _guard: Guard
     _generate_user_id: Callable[[], UserIdT] | None
-    _id_assigning: IdAssigningUserAdapter | None
     _single_use_purposes: frozenset[str]
 
     @overload
@@ -98,7 +96,9 @@ class UserMethods(SessionMethods[UserT, UserIdT, AttributesT]):
             key = None if make_key is None else make_key(user_id)
             row = users.set_user(user_id, attributes or {}, key)
         else:
-            row = self._require_assigned_ids().add_user(attributes or {}, make_key)
+            # That the adapter has this was checked when this object was created.
+            assigning = cast("IdAssigningUserAdapter", users)
+            row = assigning.add_user(attributes or {}, make_key)
         return self.transform_database_user(row)
 
     def get_user(self, user_id: UserIdT) -> UserT:
@@ -445,11 +445,6 @@ class UserMethods(SessionMethods[UserT, UserIdT, AttributesT]):
                     self._revoke_all_but(user_id, kept)
         except Exception as error:
             raise SessionsNotRevoked from error
-
-    def _require_assigned_ids(self) -> IdAssigningUserAdapter:
-        if self._id_assigning is None:
-            raise AutoUserIdGenerationNotSupported
-        return self._id_assigning
 
     def _key_maker(
         self, key: PrimaryKey, *, primary: bool, expires: int | None = None

@@ -6,7 +6,7 @@ from typing import Any, Final
 import pytest
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from lucia._async.stores import sqlalchemy as adapters
+from lucia._async.stores import sql_transactions as transactions
 from lucia._sqlalchemy.tables import was_rolled_back
 from lucia.adapters.sqlalchemy import AsyncSQLAlchemyAdapter
 from tests.aio.support.races import AsyncRaces
@@ -69,7 +69,7 @@ async def test_races_need_the_retries(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, place: Place
 ) -> None:
     """With a single attempt, a transaction that the database rolled back is the caller's error."""
-    monkeypatch.setattr(adapters, "MAX_ATTEMPTS", 1)
+    monkeypatch.setattr(transactions, "MAX_ATTEMPTS", 1)
     async with AsyncSuiteDatabase.at(request, place) as engine:
         impatient = AsyncRaces(AsyncSQLAlchemyAdapter(engine, TABLES), engine, place)
         with pytest.raises(DBAPIError) as caught:

@@ -7,7 +7,7 @@ from typing import Any, Final
 import pytest
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from lucia._sync.stores import sqlalchemy as adapters
+from lucia._sync.stores import sql_transactions as transactions
 from lucia._sqlalchemy.tables import was_rolled_back
 from lucia.adapters.sqlalchemy import SQLAlchemyAdapter
 from tests.sync.support.races import Races
@@ -70,7 +70,7 @@ def test_races_need_the_retries(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, place: Place
 ) -> None:
     """With a single attempt, a transaction that the database rolled back is the caller's error."""
-    monkeypatch.setattr(adapters, "MAX_ATTEMPTS", 1)
+    monkeypatch.setattr(transactions, "MAX_ATTEMPTS", 1)
     with SuiteDatabase.at(request, place) as engine:
         impatient = Races(SQLAlchemyAdapter(engine, TABLES), engine, place)
         with pytest.raises(DBAPIError) as caught:
