@@ -36,7 +36,7 @@ from lucia._rules.throttling import FailureRule
 from lucia._rules.user_ids import UserIdType
 from lucia._sqlalchemy import statements as steps
 from lucia._sqlalchemy.at_rest import PlainIds
-from lucia._sqlalchemy.cleanup import Expired, delete_rows, find_expired, kinds_of
+from lucia._sqlalchemy.cleanup import CleanupOptions, delete_rows, expiring_tables, find_expired
 from lucia._sqlalchemy.columns import KeyColumns
 from lucia._sqlalchemy.statements import Steps
 from lucia._sqlalchemy.tables import (
@@ -454,7 +454,9 @@ def test_statements_are_portable(tables: AuthTables, dialect: str) -> None:
         judge_attempt(tables, names, lambda: 5),
         count_attempt(tables, names, ["a"], "word", lambda: 5),
         take_back(tables, Names(PlainIds(), {"a": "5-a"})),
-        find_expired(kinds_of(tables)["sessions"], Expired(lambda: 5, timedelta(0), 9)),
+        find_expired(
+            expiring_tables(tables)["sessions"], CleanupOptions(lambda: 5, timedelta(0), 9)
+        ),
     ]
     first = [
         statements(operation, [nothing()], dialect)[0][0]
@@ -496,7 +498,9 @@ def test_writes_begin_with_a_write(tables: AuthTables) -> None:
         count_attempt(tables, Names(PlainIds(), {"a": RULE}), ["a"], "word", lambda: 5),
         count_attempt(tables, Names(PlainIds(), {"a": RULE}), [], "word", lambda: 5),
         take_back(tables, Names(PlainIds(), {"a": "5-a"})),
-        delete_rows(kinds_of(tables)["keys"], ["a"], Expired(lambda: 5, timedelta(0), 9)),
+        delete_rows(
+            expiring_tables(tables)["keys"], ["a"], CleanupOptions(lambda: 5, timedelta(0), 9)
+        ),
     ]
     insert = next(steps.add_user(AuthTables(MetaData(), user_id=int), {}, None))
     assert str(insert).startswith("INSERT")

@@ -16,7 +16,7 @@ from lucia._async.protocols import (
 )
 from lucia._async.request import AsyncRequestMethods
 from lucia._async.throttling import AsyncGuard, choose_throttle_store
-from lucia._async.transactions import AsyncChanges
+from lucia._async.transactions import AsyncUncommittedChanges
 from lucia._compat.flavours import check_flavour, check_function, check_methods, check_names
 from lucia._compat.password_pool import AsyncPasswordWorkers
 from lucia._compat.uncancelled import AsyncUncancelled
@@ -306,7 +306,7 @@ class AsyncAuth(AsyncRequestMethods[UserT, UserIdT, AttributesT]):
             inside._use_adapters(sessions, bound)
         # What is read in the transaction may never be committed.
         inside._user_cache = None
-        inside._changes = AsyncChanges(bound)
+        inside._changes = AsyncUncommittedChanges(bound)
         return AsyncTransactionBlock(self, inside, inside._changes)
 
     def generate_session_id(self) -> tuple[str, int, int]:
@@ -344,7 +344,7 @@ class AsyncTransactionBlock(Generic[UserT, UserIdT, AttributesT]):
         self,
         outside: AsyncAuth[UserT, UserIdT, AttributesT],
         inside: AsyncAuth[UserT, UserIdT, AttributesT],
-        changes: AsyncChanges,
+        changes: AsyncUncommittedChanges,
     ) -> None:
         self._outside = outside
         self._inside = inside

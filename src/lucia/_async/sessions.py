@@ -11,7 +11,7 @@ from lucia._async.protocols import (
     AsyncSessionUserAdapter,
     AsyncUserAdapter,
 )
-from lucia._async.transactions import AsyncChanges
+from lucia._async.transactions import AsyncUncommittedChanges
 from lucia._compat.blocks import AsyncBlocks, drain
 from lucia._logs import record_ignored, revocation, signed_in
 from lucia._memory.user_cache import UserCache
@@ -59,7 +59,7 @@ class AsyncSessionMethods(Generic[UserT, UserIdT, AttributesT]):
     _joined: AsyncSessionUserAdapter | None
     _user_cache: UserCache | None
     _user_ids: UserIdType[UserIdT]
-    _changes: AsyncChanges | None
+    _changes: AsyncUncommittedChanges | None
     _transform: Callable[[UserRow[UserIdT]], UserT]
     _expiry: SessionExpiry
     _cleanup: bool
@@ -70,7 +70,7 @@ class AsyncSessionMethods(Generic[UserT, UserIdT, AttributesT]):
         """Return what the application gets for a stored user, by the configured function."""
         if self._user_ids is TEXT_IDS:
             return self._transform(cast("UserRow[UserIdT]", row))
-        return self._transform(UserRow(id=self._user_ids.read(row.id), attributes=row.attributes))
+        return self._transform(UserRow(id=self._user_ids.decode(row.id), attributes=row.attributes))
 
     async def create_session(
         self, user_id: UserIdT, *, metadata: Mapping[str, Any] | None = None
@@ -94,7 +94,7 @@ class AsyncSessionMethods(Generic[UserT, UserIdT, AttributesT]):
             TypeError: ``metadata`` is not a mapping, or ``user_id`` is of another type.
             ValueError: ``metadata`` is not JSON, or the session adapter does not keep attributes.
         """
-        return await self._create_session(self._user_ids.write(user_id), metadata)
+        return await self._create_session(self._user_ids.encode(user_id), metadata)
 
     async def _create_session(
         self, user_id: str, metadata: Mapping[str, Any] | None
@@ -234,7 +234,7 @@ class AsyncSessionMethods(Generic[UserT, UserIdT, AttributesT]):
             Whether everything was done: True without ``keep``, and if it was kept. False if
             ``keep`` is no live session of this user: then all of the user's sessions are revoked.
         """
-        return await self._revoke_all(self._user_ids.write(user_id), keep)
+        return await self._revoke_all(self._user_ids.encode(user_id), keep)
 
     async def _revoke_all(self, user_id: str, keep: str | None) -> bool:
         spared = keep if keep is not None and is_session_id(keep) else None
@@ -273,7 +273,7 @@ class AsyncSessionMethods(Generic[UserT, UserIdT, AttributesT]):
         Returns:
             Whether there was such a login; another user's handle revokes nothing.
         """
-        text = self._user_ids.write(user_id)
+        text = self._user_ids.encode(user_id)
         check_handle(handle)
         ids = [row.id for row in await self._rows_of_login(text, handle)]
         if ids:
@@ -289,7 +289,7 @@ class AsyncSessionMethods(Generic[UserT, UserIdT, AttributesT]):
         Raises:
             InvalidUserId: there is a user adapter, and it has no such user.
         """
-        text = self._user_ids.write_sought(user_id)
+        text = self._user_ids.encode_sought(user_id)
         if self._users is not None and await self._get_user(text) is None:
             raise InvalidUserId
         rows = drain(await self._sessions.get_sessions_by_user_id(text))
@@ -316,7 +316,7 @@ class AsyncSessionMethods(Generic[UserT, UserIdT, AttributesT]):
         Raises:
             InvalidSessionId: this user has no such login any more.
         """
-        text = self._user_ids.write_sought(user_id)
+        text = self._user_ids.encode_sought(user_id)
         check_handle(handle)
         rows = await self._rows_of_login(text, handle)
         devices = self._devices(rows, user_id, self._clock())
@@ -326,7 +326,7 @@ class AsyncSessionMethods(Generic[UserT, UserIdT, AttributesT]):
 
     async def delete_dead_user_sessions(self, user_id: UserIdT) -> None:
         """Remove a user's dead sessions from a store that does not expire them itself."""
-        await self._delete_dead_of(self._user_ids.write(user_id))
+        await self._delete_dead_of(self._user_ids.encode(user_id))
 
     async def _delete_dead_of(self, user_id: str) -> None:
         rows = await self._sessions.get_sessions_by_user_id(user_id)
@@ -443,7 +443,7 @@ class AsyncSessionMethods(Generic[UserT, UserIdT, AttributesT]):
                 another type.
         """
         try:
-            user_id = self._user_ids.read(row.user_id)
+            user_id = self._user_ids.decode(row.user_id)
         except ValueError:
             record_ignored("the user's id in it is of another type")
             raise InvalidSessionId("this session's user has an id of another type") from None

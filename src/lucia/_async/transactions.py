@@ -9,11 +9,11 @@ after the commit leaves no session alive, and again when the block ends, after t
 from lucia._async.protocols import AsyncTransactionalAdapter
 from lucia.models import KeyRow
 
-__all__ = ["AsyncChanges"]
+__all__ = ["AsyncUncommittedChanges"]
 
 
-class AsyncChanges:
-    """What has to be repeated after the commit of a transaction.
+class AsyncUncommittedChanges:
+    """The changes of a transaction whose revocations are repeated after its commit.
 
     Args:
         adapter: an adapter that takes part in the transaction.
@@ -24,7 +24,7 @@ class AsyncChanges:
         self._transactions: list[object] = []
         self._is_closed = False
         self.sessions: dict[str, set[str]] = {}
-        """Whose sessions to revoke, and the ids of those to keep."""
+        """The ids of the sessions to keep, by the users whose other sessions are revoked."""
         self.keys: list[KeyRow] = []
         """The keys whose change revokes single-use keys."""
         self.users: set[str] = set()

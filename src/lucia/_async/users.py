@@ -7,7 +7,7 @@ from typing import Any, cast, overload
 from lucia._async.protocols import AsyncIdAssigningUserAdapter
 from lucia._async.sessions import AsyncSessionMethods
 from lucia._async.throttling import AsyncGuard
-from lucia._async.transactions import AsyncChanges
+from lucia._async.transactions import AsyncUncommittedChanges
 from lucia._compat.password_pool import AsyncPasswordWorkers, owner_of
 from lucia._logs import credentials, key_found, revocation
 from lucia._rules.keys import (
@@ -89,7 +89,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT, UserIdT, AttributesT]):
             check_user_attributes(attributes)
         # An id that can't be stored is refused before the password is hashed.
         generate = self._generate_user_id
-        user_id = None if generate is None else self._user_ids.write(generate())
+        user_id = None if generate is None else self._user_ids.encode(generate())
         make_key = None if primary_key is None else await self._key_maker(primary_key, primary=True)
         if user_id is not None:
             key = None if make_key is None else make_key(user_id)
@@ -106,7 +106,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT, UserIdT, AttributesT]):
         Raises:
             InvalidUserId: there is no such user.
         """
-        row = await self._get_user(self._user_ids.write_sought(user_id))
+        row = await self._get_user(self._user_ids.encode_sought(user_id))
         if row is None:
             raise InvalidUserId
         return self.transform_database_user(row)
@@ -122,7 +122,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT, UserIdT, AttributesT]):
             TypeError: ``attributes`` is not a mapping.
         """
         users = self._require_users()
-        text = self._user_ids.write_sought(user_id)
+        text = self._user_ids.encode_sought(user_id)
         check_user_attributes(attributes)
         if await self._get_user(text) is None:
             raise InvalidUserId
@@ -141,7 +141,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT, UserIdT, AttributesT]):
         An unknown id is not an error.
         """
         users = self._require_users()
-        text = self._user_ids.write(user_id)
+        text = self._user_ids.encode(user_id)
         found = await users.get_user(text)
         if found is not None and exactly(found, text) is None:
             # Another user, whose id the database's collation takes for this one.
@@ -320,7 +320,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT, UserIdT, AttributesT]):
             InvalidUserId: there is no such user.
         """
         users = self._require_users()
-        text = self._user_ids.write_sought(user_id)
+        text = self._user_ids.encode_sought(user_id)
         if await self._get_user(text) is None:
             raise InvalidUserId
         now = self._clock()
@@ -427,7 +427,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT, UserIdT, AttributesT]):
         if self._changes is not None:
             self._changes.note_user(user_id)
 
-    async def _repeat(self, changes: AsyncChanges) -> None:
+    async def _repeat(self, changes: AsyncUncommittedChanges) -> None:
         """Repeat the revocations that a concurrent login may have escaped before the commit.
 
         Raises:
@@ -457,12 +457,12 @@ class AsyncUserMethods(AsyncSessionMethods[UserT, UserIdT, AttributesT]):
 
     async def _set_key(self, user_id: UserIdT, key: PrimaryKey, expires: int | None = None) -> None:
         users = self._require_users()
-        text = self._user_ids.write_sought(user_id)
+        text = self._user_ids.encode_sought(user_id)
         make_key = await self._key_maker(key, primary=False, expires=expires)
         await users.set_key(make_key(text))
 
     def _to_key(self, row: KeyRow) -> Key[UserIdT]:
-        return to_key(row, self._clock(), self._user_ids.read(row.user_id))
+        return to_key(row, self._clock(), self._user_ids.decode(row.user_id))
 
     async def _hash(self, password: str | None) -> str | None:
         if password is None:

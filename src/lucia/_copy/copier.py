@@ -39,8 +39,8 @@ class Progress(Protocol):
 
 
 @dataclass
-class Tally:
-    """What a run did.
+class RunCounts:
+    """The counts of one run.
 
     Args:
         copied: sessions that were copied.
@@ -170,7 +170,7 @@ class Copier:
         progress: Progress,
         clock: Clock = system_clock,
     ) -> None:
-        self.tally = Tally()
+        self.counts = RunCounts()
         self._source = source
         self._destination = destination
         self._ids = ids
@@ -201,11 +201,11 @@ class Copier:
         # and what is renewed during the long walk is found by that.
         for page in self._source.pages(only_used=True):
             self._copy_page(page)
-        self.tally.skipped.clear()  # the walk finds the same again
+        self.counts.skipped.clear()  # the walk finds the same again
         total, looked_at = self._source.total(), 0
         for page in self._source.pages(only_used=False):
             self._copy_page(page)
-            self.tally.skipped.update(page.skipped)
+            self.counts.skipped.update(page.skipped)
             looked_at += page.looked_at
             self._progress(looked_at, total, "sessions")
         if not all_revoked:
@@ -215,7 +215,7 @@ class Copier:
             self._progress(number * USERS_PER_PAGE, None, "users with revoked or renewed sessions")
             self._remove(users)
         self._ledger.forget_expired(self._clock())
-        self.tally.skipped.update(self._ledger.refused())
+        self.counts.skipped.update(self._ledger.refused())
 
     def _check_start(self, *, merge: bool) -> None:
         if self._ledger.run == 1 and not merge and not self._destination.is_empty():
@@ -298,7 +298,7 @@ class Copier:
             try:
                 records[digest_of(row.id)] = _Record(row, self._destination.fingerprint(row))
             except ValueError:
-                self.tally.skipped[Skipped.REFUSED] += 1
+                self.counts.skipped[Skipped.REFUSED] += 1
         return records
 
     def _update(self, entry: Entry, record: _Record) -> None:
@@ -306,12 +306,12 @@ class Copier:
         if entry.refused is not None:
             return  # counted at the end
         if entry.fingerprint == record.fingerprint:
-            self.tally.unchanged += not entry.is_seen
+            self.counts.unchanged += not entry.is_seen
         elif self._destination.update(record.row, entry.fingerprint):
             self._ledger.add([(record.row, record.fingerprint, None)])
-            self.tally.updated += 1
+            self.counts.updated += 1
         else:
-            self.tally.skipped[Skipped.CHANGED_THERE] += 1
+            self.counts.skipped[Skipped.CHANGED_THERE] += 1
 
     def _insert(self, records: Sequence[_Record]) -> None:
         """Store sessions that were not copied before."""
@@ -328,12 +328,12 @@ class Copier:
             if isinstance(result, Inserted):
                 entries.append((record.row, record.fingerprint, None))
                 there.append(record.row.id)
-                self.tally.copied += result is Inserted.WRITTEN
-                self.tally.unchanged += result is Inserted.SAME
+                self.counts.copied += result is Inserted.WRITTEN
+                self.counts.unchanged += result is Inserted.SAME
             elif result is Skipped.TAKEN:
                 entries.append((record.row, "", result))
             else:
-                self.tally.skipped[result] += 1
+                self.counts.skipped[result] += 1
         self._ledger.add(entries)
         if there:
             self._destination.confirm(there)
@@ -354,7 +354,7 @@ class Copier:
         for each in from_source:
             used = self._ids.used(each)
             if used is None:
-                self.tally.skipped[Skipped.UNDECODABLE] += 1
+                self.counts.skipped[Skipped.UNDECODABLE] += 1
                 continue
             digest, end = digest_of(used.id), digest_of(self._ids.stored(used.end))
             known = self._ledger.find([digest, end])
@@ -370,7 +370,7 @@ class Copier:
         changed: list[bytes] = []
         for used, entry in found:
             is_done = self._destination.replace(used, self._fingerprint_of(used.id, entry))
-            self.tally.used += is_done
+            self.counts.used += is_done
             if entry is not None:
                 (done if is_done else changed).append(entry.digest)
         self._ledger.forget(done)
@@ -417,7 +417,7 @@ class Copier:
         there = {digest_of(row.id): row for row in self._destination.sessions_of(user_id)}
         for entry in gone:
             if entry.login in logins and entry.digest in there:
-                self.tally.removed += self._destination.remove(
+                self.counts.removed += self._destination.remove(
                     there[entry.digest], entry.fingerprint
                 )
 
@@ -431,4 +431,4 @@ class Copier:
                 break
             was_there = True
             self._destination.revoke(ids)
-        self.tally.revoked += was_there
+        self.counts.revoked += was_there

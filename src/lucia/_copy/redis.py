@@ -53,7 +53,7 @@ _RESULTS: Final[dict[int, Inserted | Skipped]] = {
     -3: Skipped.EXPIRED,
     -4: Skipped.INDEX_TYPE,
 }
-"""What the results of the scripts for inserting mean."""
+"""The results of an insertion, by the numbers that its scripts return."""
 
 _INSERT: Final = f"""
 local function insert(session, receipt, record, expires)

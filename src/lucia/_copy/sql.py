@@ -18,7 +18,6 @@ from sqlalchemy import (
     Row,
     Select,
     delete,
-    false,
     func,
     select,
     true,
@@ -187,7 +186,7 @@ class SqlStore(SQLAlchemyAdapter):
         return results
 
     def _insert(self, rows: Sequence[SessionRow]) -> Steps[list[Inserted | Skipped]]:
-        yield self._lock()
+        yield steps.change_nothing(self._sessions.table)
         ids = [row.id for row in rows]
         found = {
             row.id: row
@@ -199,7 +198,7 @@ class SqlStore(SQLAlchemyAdapter):
         for row in rows:
             if row.id in found:
                 results.append(self._compare(row, found[row.id]))
-            elif (yield steps.insert_used_row(self._tables, row, STAGED)).changed:
+            elif (yield steps.insert_session(self._tables, row, STAGED)).changed:
                 results.append(Inserted.WRITTEN)
             else:
                 results.append(Skipped.USER_MISSING)
@@ -278,7 +277,7 @@ class SqlStore(SQLAlchemyAdapter):
             idle_expires=ends,
             attributes=attributes,
         )
-        return bool((yield steps.insert_used_row(self._tables, row, used.successor)).changed)
+        return bool((yield steps.insert_session(self._tables, row, used.successor)).changed)
 
     def _change(self, session_id: str, values: Mapping[str, Any]) -> Executable:
         return (
@@ -302,13 +301,9 @@ class SqlStore(SQLAlchemyAdapter):
         """Revoke sessions, and what they were renewed to."""
         self.delete_session(*session_ids)
 
-    def _lock(self) -> Any:
-        """Return a statement that changes nothing, and makes SQLite lock its database."""
-        return delete(self._sessions.table).where(false())
-
     def _locked(self, session_id: str) -> Steps[Row[Any] | None]:
         """Lock the row with this id until the transaction ends, and return it."""
-        yield self._lock()
+        yield steps.change_nothing(self._sessions.table)
         statement = select(*self._sessions.selected()).where(
             equals(self._sessions.c.id, session_id)
         )

@@ -1,4 +1,4 @@
-"""What a copy needs of the two stores. Ids here are stored ids: hashes where ids are hashed."""
+"""The protocols of the two stores of a copy. Ids are stored ids: hashes where ids are hashed."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,7 +47,7 @@ TO_LOOK_AT: Final = frozenset(
 
 
 class Inserted(StrEnum):
-    """That a session is in the destination: it was written, or the same one was there."""
+    """The outcome of an insertion after which the destination has the session."""
 
     WRITTEN = "written"
     SAME = "same"
@@ -76,7 +76,7 @@ class UsedSession(NamedTuple):
 
 
 class Written(NamedTuple):
-    """What a destination has of a session that was written to it.
+    """A session as a destination has it after the copy has written it.
 
     Args:
         row: the session, or the one that it was renewed to.

@@ -71,27 +71,27 @@ class UserIds:
         generate = found.generate or _MAKERS.get(found.python_type)
         self.type: Final = replace(found, generate=generate)
 
-    def find(self, text: str) -> Any | None:
+    def decode_or_none(self, text: str) -> Any | None:
         """Return the id with this text; None if no user can have it."""
         try:
-            return self.type.read(text)
+            return self.type.decode(text)
         except ValueError:
             return None
 
-    def read(self, text: str) -> Any:
+    def decode(self, text: str) -> Any:
         """Return the id with this text.
 
         Raises:
             ValueError: no id has this text.
         """
-        return self.type.read(text)
+        return self.type.decode(text)
 
-    def write(self, stored: object) -> str:
+    def encode(self, stored: object) -> str:
         """Return the text of an id in a document."""
         # JavaScript's numbers above 32 bits are stored as floats.
         if isinstance(stored, float) and self.type.python_type is int:
             stored = int(stored)
-        return self.type.write(stored)
+        return self.type.encode(stored)
 
     def new(self) -> str:
         """Return the text of a new id.
@@ -101,7 +101,7 @@ class UserIds:
         """
         if self.type.generate is None:
             raise AutoUserIdGenerationNotSupported
-        return self.write(self.type.generate())
+        return self.encode(self.type.generate())
 
 
 def _read_object_id(text: str) -> ObjectId:
@@ -180,7 +180,7 @@ def key_row(user_ids: UserIds, document: Document) -> KeyRow:
     expires = document.get("expires")
     return KeyRow(
         id=document["_id"],
-        user_id=user_ids.write(document["user_id"]),
+        user_id=user_ids.encode(document["user_id"]),
         hashed_password=document.get("hashed_password"),
         primary_key=document.get("primary_key") is True,
         # JavaScript's numbers above 32 bits are stored as floats.

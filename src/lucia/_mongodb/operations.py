@@ -133,21 +133,21 @@ Steps = Generator[Command, Any, T]
 
 
 class Format(NamedTuple):
-    """How ids and attributes are stored."""
+    """The format of ids and attributes in documents."""
 
     user_ids: UserIds
     codec: CodecOptions[Document]
 
 
 def get_user(form: Format, user_id: str) -> Steps[UserRow | None]:
-    user = yield from _find_user(form.user_ids.find(user_id))
+    user = yield from _find_user(form.user_ids.decode_or_none(user_id))
     return None if user is None else user_row(user_id, user)
 
 
 def set_user(
     form: Format, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None
 ) -> Steps[UserRow]:
-    id_, fields = form.user_ids.read(user_id), attribute_fields(attributes, form.codec)
+    id_, fields = form.user_ids.decode(user_id), attribute_fields(attributes, form.codec)
     row = user_row(user_id, fields)
     registration = str(ObjectId())
     own: Document = {"_id": id_, REGISTRATION: registration}
@@ -172,7 +172,7 @@ def set_user(
 
 
 def delete_user(form: Format, user_id: str) -> Steps[None]:
-    id_ = form.user_ids.find(user_id)
+    id_ = form.user_ids.decode_or_none(user_id)
     if id_ is not None:
         # Keys first: after a crash the user is left without keys, and can be deleted again.
         yield DeleteAll("keys", {"user_id": id_})
@@ -184,7 +184,7 @@ def update_user_attributes(
 ) -> Steps[UserRow | None]:
     fields = attribute_fields(attributes, form.codec)
     user_row(user_id, fields)  # checks the names
-    user = yield from _find_user(form.user_ids.find(user_id))
+    user = yield from _find_user(form.user_ids.decode_or_none(user_id))
     if user is not None and fields:
         same = {"_id": user["_id"], REGISTRATION: user.get(REGISTRATION)}
         user = yield Update("users", same, {"$set": fields})
@@ -199,7 +199,7 @@ def get_key(form: Format, key_id: str) -> Steps[KeyRow | None]:
 
 
 def get_keys_by_user_id(form: Format, user_id: str) -> Steps[list[KeyRow]]:
-    user = yield from _find_user(form.user_ids.find(user_id))
+    user = yield from _find_user(form.user_ids.decode_or_none(user_id))
     if user is None:
         return []
     keys = yield FindAll("keys", {"user_id": user["_id"]})
@@ -207,7 +207,7 @@ def get_keys_by_user_id(form: Format, user_id: str) -> Steps[list[KeyRow]]:
 
 
 def set_key(form: Format, key: KeyRow) -> Steps[None]:
-    user = yield from _find_user(form.user_ids.find(key.user_id))
+    user = yield from _find_user(form.user_ids.decode_or_none(key.user_id))
     if user is None:
         raise InvalidUserId
     yield from _store_key(key_document(key, user["_id"], user.get(REGISTRATION)))
@@ -238,7 +238,7 @@ def delete_non_primary_key(key_ids: Sequence[str]) -> Steps[int]:
 
 def delete_keys_by_user_id(form: Format, user_id: str) -> Steps[None]:
     # A user that is still marked would not count any more without its key.
-    user = yield from _find_user(form.user_ids.find(user_id))
+    user = yield from _find_user(form.user_ids.decode_or_none(user_id))
     if user is not None:
         yield DeleteAll("keys", {"user_id": user["_id"]})
 

@@ -1,4 +1,4 @@
-"""What to do about an error of a SQL database: which to retry, and what to hide of it.
+"""Errors of SQL databases: which are retried, and which values are hidden in their texts.
 
 The adapters for SQLAlchemy and for Django's ORM share these rules.
 """

@@ -19,7 +19,7 @@ from lucia._rules.sessions import RandomBytes
 from lucia.models import SessionRow, derived_handle, handle_of
 
 RawIds = Literal["write", "read", "refuse"]
-"""Whether sessions may be stored under their ids as they are.
+"""The policy for sessions that are stored under their ids as they are.
 
 ``write``: new sessions are. ``read``: those that are there can be used. ``refuse``: they can't.
 """
@@ -40,7 +40,7 @@ _THROTTLING: Final = b"\xfflucia throttle\x00"
 
 
 class SealedSuccessor(Protocol):
-    """What a store remembers of a used session.
+    """A used session as a store remembers it.
 
     ``id`` and ``successor`` are stored ids. ``sealed`` is the successor's own id, encrypted for
     those who have the used id; None where ids are stored as they are.

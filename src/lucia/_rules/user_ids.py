@@ -40,7 +40,7 @@ class UserIdType(Generic[UserIdT]):
     to_text: Callable[[UserIdT], str] = str
     generate: Callable[[], UserIdT] | None = None
 
-    def write(self, user_id: object) -> str:
+    def encode(self, user_id: object) -> str:
         """Return the text of an id.
 
         Raises:
@@ -55,7 +55,7 @@ class UserIdType(Generic[UserIdT]):
             )
         return check_user_id(self.to_text(user_id))
 
-    def write_sought(self, user_id: object) -> str:
+    def encode_sought(self, user_id: object) -> str:
         """Return the text of the id of a user to look up.
 
         Raises:
@@ -63,11 +63,11 @@ class UserIdType(Generic[UserIdT]):
             InvalidUserId: no user can have it.
         """
         try:
-            return self.write(user_id)
+            return self.encode(user_id)
         except ValueError:
             raise InvalidUserId from None
 
-    def read(self, text: str) -> UserIdT:
+    def decode(self, text: str) -> UserIdT:
         """Return the id with this text.
 
         Raises:
@@ -142,7 +142,7 @@ def check_stored_ids(
     sample = _sample(ids, generate)
     fits = sample is None or _is_readable(sample, stored)
     if fits and generate is None and stored.generate is not None:
-        fits = _is_readable(stored.write(stored.generate()), ids)
+        fits = _is_readable(stored.encode(stored.generate()), ids)
     if not fits:
         name, own = stored.python_type.__name__, ids.python_type.__name__
         advice = f"user_id={name}" if stored.python_type in _KNOWN else f"a UserIdType of {name}"
@@ -163,7 +163,7 @@ def _sample(ids: UserIdType[Any], generate: Callable[[], Any] | None) -> str | N
 
 def _is_readable(text: str, ids: UserIdType[Any]) -> bool:
     try:
-        ids.read(text)
+        ids.decode(text)
     except ValueError:
         return False
     return True

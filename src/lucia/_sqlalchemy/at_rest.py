@@ -96,7 +96,7 @@ def ids_to_delete(ids: StoredIds, session_ids: Iterable[str]) -> list[str]:
 
 
 class _UsedSession(NamedTuple):
-    """What the row of a used session says of its successor."""
+    """The stored ids in the row of a used session, and the sealed id of its successor."""
 
     id: str
     successor: str
@@ -106,7 +106,7 @@ class _UsedSession(NamedTuple):
 def sealed_attributes(
     ids: StoredIds, used_id: str, stored: str, successor_id: str
 ) -> dict[str, Any]:
-    """Return what the row of a used session has in place of the session's attributes."""
+    """Return the attributes of a used session, which replace those of the session."""
     return used_attributes(ids.seal(used_id, stored, successor_id))
 
 

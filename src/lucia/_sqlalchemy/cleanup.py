@@ -24,8 +24,8 @@ class DeletedRows(NamedTuple):
     throttled: int = 0
 
 
-class Expired:
-    """What is to be deleted.
+class CleanupOptions:
+    """The options of a clean-up.
 
     Args:
         clock: returns the time in milliseconds since the epoch.
@@ -54,7 +54,7 @@ class ExpiringRows(NamedTuple):
     which: ColumnElement[bool]
 
 
-def kinds_of(tables: AuthTables) -> Mapping[str, ExpiringRows]:
+def expiring_tables(tables: AuthTables) -> Mapping[str, ExpiringRows]:
     """Return the tables whose rows expire, by the members of :class:`DeletedRows`."""
     keys, sessions, throttle = tables.keys, tables.sessions, tables.throttle
     kinds = {"keys": ExpiringRows(keys.table, keys.c.id, keys.c.expires, not_(keys.c.primary_key))}
@@ -67,7 +67,7 @@ def kinds_of(tables: AuthTables) -> Mapping[str, ExpiringRows]:
     return kinds
 
 
-def find_expired(rows: ExpiringRows, expired: Expired) -> Steps[Sequence[str]]:
+def find_expired(rows: ExpiringRows, expired: CleanupOptions) -> Steps[Sequence[str]]:
     """Return the ids of a batch of expired rows, those that expired first."""
     found = yield (
         select(rows.id)
@@ -78,7 +78,7 @@ def find_expired(rows: ExpiringRows, expired: Expired) -> Steps[Sequence[str]]:
     return [row[0] for row in found.rows]
 
 
-def delete_rows(rows: ExpiringRows, ids: Sequence[str], expired: Expired) -> Steps[int]:
+def delete_rows(rows: ExpiringRows, ids: Sequence[str], expired: CleanupOptions) -> Steps[int]:
     """Delete these rows if they still are expired; return how many were."""
     count = 0
     for block in blocks(ids):

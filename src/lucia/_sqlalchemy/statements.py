@@ -13,6 +13,7 @@ from sqlalchemy import (
     ColumnElement,
     Executable,
     Select,
+    Table,
     and_,
     delete,
     false,
@@ -56,7 +57,15 @@ def before_savepoint(tables: AuthTables, dialect: str) -> Sequence[Executable]:
     """Return the statements to execute before a SAVEPOINT; they change nothing."""
     # SQLite's driver begins a transaction before a write but not before a SAVEPOINT. Releasing that
     # would then commit.
-    return [delete(tables.keys.table).where(false())] if dialect == "sqlite" else []
+    return [change_nothing(tables.keys.table)] if dialect == "sqlite" else []
+
+
+def change_nothing(table: Table) -> Executable:
+    """Return a write without an effect, for SQLite, which can't lock a row.
+
+    A write locks its database, until the transaction ends. Other databases need it nowhere.
+    """
+    return delete(table).where(false())
 
 
 def _select_session_id(tables: AuthTables, session_id: str) -> Executable:
@@ -258,7 +267,7 @@ def get_session_and_user(
 
 
 def set_session(tables: AuthTables, session: SessionRow) -> Steps[None]:
-    if not (yield _insert_session(tables, session)).changed:
+    if not (yield insert_session(tables, session)).changed:
         raise InvalidUserId
 
 
@@ -271,8 +280,7 @@ def set_session_capped(tables: AuthTables, session: SessionRow, limit: int, now:
     Returns:
         How many sessions were revoked.
     """
-    # SQLite can't lock a row: a write, even of nothing, locks its database.
-    yield delete(check_sessions(tables).table).where(false())
+    yield change_nothing(check_sessions(tables).table)
     # Each login locks the user's row, without writing to it, until it is committed. So a user's
     # logins run one after the other, and each sees the ones before. But at PostgreSQL's REPEATABLE
     # READ a transaction does not see what was committed since it began, and for SQL Server
@@ -321,7 +329,7 @@ def renew_session(
     else:
         end = yield from _follow_chain(tables, ids, session_id, now, locked=True)
         return end if end is not None and end.user_id == successor.user_id else None
-    is_stored = (yield _insert_session(tables, stored_successor)).changed
+    is_stored = (yield insert_session(tables, stored_successor)).changed
     yield from _delete_expired_used_rows(sessions, successor.user_id, now)
     return successor if is_stored else None
 
@@ -505,30 +513,19 @@ def _key_values(key: KeyRow) -> dict[str, Any]:
     }
 
 
-def _insert_session(tables: AuthTables, session: SessionRow) -> Executable:
-    values = {
+def insert_session(
+    tables: AuthTables, session: SessionRow, successor: str | None = None
+) -> Executable:
+    """Return the insert of a session, or with a successor of a used one, if its user exists."""
+    values: dict[str, Any] = {
         "id": session.id,
         "user_id": session.user_id,
         "active_expires": session.active_expires,
         "idle_expires": session.idle_expires,
         "attributes": dict(session.attributes),
     }
-    return _insert_for_user(tables, check_sessions(tables), values)
-
-
-def insert_used_row(tables: AuthTables, session: SessionRow, successor: str) -> Executable:
-    """Return the insert of a row that is no session, since it has a successor.
-
-    It inserts nothing if the user is missing.
-    """
-    values = {
-        "id": session.id,
-        "user_id": session.user_id,
-        "active_expires": session.active_expires,
-        "idle_expires": session.idle_expires,
-        "attributes": dict(session.attributes),
-        "successor": successor,
-    }
+    if successor is not None:
+        values["successor"] = successor
     return _insert_for_user(tables, check_sessions(tables), values)
 
 

@@ -13,12 +13,12 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from sqlalchemy import delete, false, insert, select, update
+from sqlalchemy import delete, insert, select, update
 
 from lucia._rules.sessions import Clock
 from lucia._rules.throttling import Attempt, FailureRule
 from lucia._sqlalchemy.at_rest import StoredIds
-from lucia._sqlalchemy.statements import Steps
+from lucia._sqlalchemy.statements import Steps, change_nothing
 from lucia._sqlalchemy.tables import AuthTables, check_throttle
 
 T = TypeVar("T")
@@ -112,8 +112,7 @@ def take_back(tables: AuthTables, names: Names[str]) -> Steps[None]:
 
 
 def _read_locked(tables: AuthTables, names: Iterable[str]) -> Steps[dict[str, _Failures]]:
-    # SQLite can't lock a row: a write, even of nothing, locks its database.
-    yield delete(check_throttle(tables)).where(false())
+    yield change_nothing(check_throttle(tables))
     return (yield from _read(tables, names, locked=True))
 
 

@@ -73,12 +73,12 @@ class UserIdText(TypeDecorator[str]):
                 f"a user's id in the database is of the type {found}, not {expected}: say "
                 f"AuthTables(..., user_id={found})"
             )
-        return self.ids.write(value)
+        return self.ids.encode(value)
 
     def _value_of(self, text: str, column_type: TypeEngine[Any], dialect: str) -> Any:
         """Return the id with this text; None if there is none, or if it does not fit."""
         try:
-            value = self.ids.read(text)
+            value = self.ids.decode(text)
         except ValueError:
             return None
         if isinstance(value, int) and not _fits(value, column_type, dialect):

@@ -17,7 +17,7 @@ from lucia._sync.protocols import (
 )
 from lucia._sync.request import RequestMethods
 from lucia._sync.throttling import Guard, choose_throttle_store
-from lucia._sync.transactions import Changes
+from lucia._sync.transactions import UncommittedChanges
 from lucia._compat.flavours import check_flavour, check_function, check_methods, check_names
 from lucia._compat.password_pool import PasswordWorkers
 from lucia._compat.uncancelled import Uncancelled
@@ -307,7 +307,7 @@ class Auth(RequestMethods[UserT, UserIdT, AttributesT]):
             inside._use_adapters(sessions, bound)
         # What is read in the transaction may never be committed.
         inside._user_cache = None
-        inside._changes = Changes(bound)
+        inside._changes = UncommittedChanges(bound)
         return TransactionBlock(self, inside, inside._changes)
 
     def generate_session_id(self) -> tuple[str, int, int]:
@@ -345,7 +345,7 @@ class TransactionBlock(Generic[UserT, UserIdT, AttributesT]):
         self,
         outside: Auth[UserT, UserIdT, AttributesT],
         inside: Auth[UserT, UserIdT, AttributesT],
-        changes: Changes,
+        changes: UncommittedChanges,
     ) -> None:
         self._outside = outside
         self._inside = inside

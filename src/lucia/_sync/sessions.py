@@ -12,7 +12,7 @@ from lucia._sync.protocols import (
     SessionUserAdapter,
     UserAdapter,
 )
-from lucia._sync.transactions import Changes
+from lucia._sync.transactions import UncommittedChanges
 from lucia._compat.blocks import Blocks, drain
 from lucia._logs import record_ignored, revocation, signed_in
 from lucia._memory.user_cache import UserCache
@@ -60,7 +60,7 @@ class SessionMethods(Generic[UserT, UserIdT, AttributesT]):
     _joined: SessionUserAdapter | None
     _user_cache: UserCache | None
     _user_ids: UserIdType[UserIdT]
-    _changes: Changes | None
+    _changes: UncommittedChanges | None
     _transform: Callable[[UserRow[UserIdT]], UserT]
     _expiry: SessionExpiry
     _cleanup: bool
@@ -71,7 +71,7 @@ class SessionMethods(Generic[UserT, UserIdT, AttributesT]):
         """Return what the application gets for a stored user, by the configured function."""
         if self._user_ids is TEXT_IDS:
             return self._transform(cast("UserRow[UserIdT]", row))
-        return self._transform(UserRow(id=self._user_ids.read(row.id), attributes=row.attributes))
+        return self._transform(UserRow(id=self._user_ids.decode(row.id), attributes=row.attributes))
 
     def create_session(
         self, user_id: UserIdT, *, metadata: Mapping[str, Any] | None = None
@@ -95,7 +95,7 @@ class SessionMethods(Generic[UserT, UserIdT, AttributesT]):
             TypeError: ``metadata`` is not a mapping, or ``user_id`` is of another type.
             ValueError: ``metadata`` is not JSON, or the session adapter does not keep attributes.
         """
-        return self._create_session(self._user_ids.write(user_id), metadata)
+        return self._create_session(self._user_ids.encode(user_id), metadata)
 
     def _create_session(
         self, user_id: str, metadata: Mapping[str, Any] | None
@@ -235,7 +235,7 @@ class SessionMethods(Generic[UserT, UserIdT, AttributesT]):
             Whether everything was done: True without ``keep``, and if it was kept. False if
             ``keep`` is no live session of this user: then all of the user's sessions are revoked.
         """
-        return self._revoke_all(self._user_ids.write(user_id), keep)
+        return self._revoke_all(self._user_ids.encode(user_id), keep)
 
     def _revoke_all(self, user_id: str, keep: str | None) -> bool:
         spared = keep if keep is not None and is_session_id(keep) else None
@@ -274,7 +274,7 @@ class SessionMethods(Generic[UserT, UserIdT, AttributesT]):
         Returns:
             Whether there was such a login; another user's handle revokes nothing.
         """
-        text = self._user_ids.write(user_id)
+        text = self._user_ids.encode(user_id)
         check_handle(handle)
         ids = [row.id for row in self._rows_of_login(text, handle)]
         if ids:
@@ -290,7 +290,7 @@ class SessionMethods(Generic[UserT, UserIdT, AttributesT]):
         Raises:
             InvalidUserId: there is a user adapter, and it has no such user.
         """
-        text = self._user_ids.write_sought(user_id)
+        text = self._user_ids.encode_sought(user_id)
         if self._users is not None and self._get_user(text) is None:
             raise InvalidUserId
         rows = drain(self._sessions.get_sessions_by_user_id(text))
@@ -317,7 +317,7 @@ class SessionMethods(Generic[UserT, UserIdT, AttributesT]):
         Raises:
             InvalidSessionId: this user has no such login any more.
         """
-        text = self._user_ids.write_sought(user_id)
+        text = self._user_ids.encode_sought(user_id)
         check_handle(handle)
         rows = self._rows_of_login(text, handle)
         devices = self._devices(rows, user_id, self._clock())
@@ -327,7 +327,7 @@ class SessionMethods(Generic[UserT, UserIdT, AttributesT]):
 
     def delete_dead_user_sessions(self, user_id: UserIdT) -> None:
         """Remove a user's dead sessions from a store that does not expire them itself."""
-        self._delete_dead_of(self._user_ids.write(user_id))
+        self._delete_dead_of(self._user_ids.encode(user_id))
 
     def _delete_dead_of(self, user_id: str) -> None:
         rows = self._sessions.get_sessions_by_user_id(user_id)
@@ -444,7 +444,7 @@ class SessionMethods(Generic[UserT, UserIdT, AttributesT]):
                 another type.
         """
         try:
-            user_id = self._user_ids.read(row.user_id)
+            user_id = self._user_ids.decode(row.user_id)
         except ValueError:
             record_ignored("the user's id in it is of another type")
             raise InvalidSessionId("this session's user has an id of another type") from None

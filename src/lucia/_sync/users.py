@@ -8,7 +8,7 @@ from typing import Any, cast, overload
 from lucia._sync.protocols import IdAssigningUserAdapter
 from lucia._sync.sessions import SessionMethods
 from lucia._sync.throttling import Guard
-from lucia._sync.transactions import Changes
+from lucia._sync.transactions import UncommittedChanges
 from lucia._compat.password_pool import PasswordWorkers, owner_of
 from lucia._logs import credentials, key_found, revocation
 from lucia._rules.keys import (
@@ -90,7 +90,7 @@ class UserMethods(SessionMethods[UserT, UserIdT, AttributesT]):
             check_user_attributes(attributes)
         # An id that can't be stored is refused before the password is hashed.
         generate = self._generate_user_id
-        user_id = None if generate is None else self._user_ids.write(generate())
+        user_id = None if generate is None else self._user_ids.encode(generate())
         make_key = None if primary_key is None else self._key_maker(primary_key, primary=True)
         if user_id is not None:
             key = None if make_key is None else make_key(user_id)
@@ -107,7 +107,7 @@ class UserMethods(SessionMethods[UserT, UserIdT, AttributesT]):
         Raises:
             InvalidUserId: there is no such user.
         """
-        row = self._get_user(self._user_ids.write_sought(user_id))
+        row = self._get_user(self._user_ids.encode_sought(user_id))
         if row is None:
             raise InvalidUserId
         return self.transform_database_user(row)
@@ -123,7 +123,7 @@ class UserMethods(SessionMethods[UserT, UserIdT, AttributesT]):
             TypeError: ``attributes`` is not a mapping.
         """
         users = self._require_users()
-        text = self._user_ids.write_sought(user_id)
+        text = self._user_ids.encode_sought(user_id)
         check_user_attributes(attributes)
         if self._get_user(text) is None:
             raise InvalidUserId
@@ -142,7 +142,7 @@ class UserMethods(SessionMethods[UserT, UserIdT, AttributesT]):
         An unknown id is not an error.
         """
         users = self._require_users()
-        text = self._user_ids.write(user_id)
+        text = self._user_ids.encode(user_id)
         found = users.get_user(text)
         if found is not None and exactly(found, text) is None:
             # Another user, whose id the database's collation takes for this one.
@@ -321,7 +321,7 @@ class UserMethods(SessionMethods[UserT, UserIdT, AttributesT]):
             InvalidUserId: there is no such user.
         """
         users = self._require_users()
-        text = self._user_ids.write_sought(user_id)
+        text = self._user_ids.encode_sought(user_id)
         if self._get_user(text) is None:
             raise InvalidUserId
         now = self._clock()
@@ -428,7 +428,7 @@ class UserMethods(SessionMethods[UserT, UserIdT, AttributesT]):
         if self._changes is not None:
             self._changes.note_user(user_id)
 
-    def _repeat(self, changes: Changes) -> None:
+    def _repeat(self, changes: UncommittedChanges) -> None:
         """Repeat the revocations that a concurrent login may have escaped before the commit.
 
         Raises:
@@ -458,12 +458,12 @@ class UserMethods(SessionMethods[UserT, UserIdT, AttributesT]):
 
     def _set_key(self, user_id: UserIdT, key: PrimaryKey, expires: int | None = None) -> None:
         users = self._require_users()
-        text = self._user_ids.write_sought(user_id)
+        text = self._user_ids.encode_sought(user_id)
         make_key = self._key_maker(key, primary=False, expires=expires)
         users.set_key(make_key(text))
 
     def _to_key(self, row: KeyRow) -> Key[UserIdT]:
-        return to_key(row, self._clock(), self._user_ids.read(row.user_id))
+        return to_key(row, self._clock(), self._user_ids.decode(row.user_id))
 
     def _hash(self, password: str | None) -> str | None:
         if password is None:

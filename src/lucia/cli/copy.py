@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lucia._copy.copier import VERSION, Copier, DryRun, Pacer, Tally
+from lucia._copy.copier import VERSION, Copier, DryRun, Pacer, RunCounts
 from lucia._copy.ids import IdConversion
 from lucia._copy.ledger import Ledger
 from lucia._copy.redis import RedisStore
@@ -244,19 +244,23 @@ def copy(
     if reason is not None:
         print_error(errors, "copy", reason)
     code = (
-        EXIT_FAILED if reason is not None else EXIT_PARTLY if copier.tally.to_look_at() else EXIT_OK
+        EXIT_FAILED
+        if reason is not None
+        else EXIT_PARTLY
+        if copier.counts.to_look_at()
+        else EXIT_OK
     )
     result = {
         "version": VERSION,
         "complete": reason is None,
         "dry_run": dry_run,
-        **copier.tally.as_json(),
+        **copier.counts.as_json(),
         "exit_code": code,
     }
     if as_json:
         sys.stdout.write(json.dumps(result, indent=2) + "\n")
     else:
-        _print(copier.tally, Console(soft_wrap=True), dry_run=dry_run)
+        _print(copier.counts, Console(soft_wrap=True), dry_run=dry_run)
     raise typer.Exit(code)
 
 
@@ -350,21 +354,21 @@ def _open_database(place: _Place) -> Generator[Store, None, None]:
         yield SqlStore(engine, tables.with_users(place.user_id))
 
 
-def _print(tally: Tally, console: Console, *, dry_run: bool) -> None:
+def _print(counts: RunCounts, console: Console, *, dry_run: bool) -> None:
     """Print the report as a table."""
     table = Table("sessions", "count")
     rows = {
-        "copied": tally.copied,
-        "copied before, unchanged": tally.unchanged,
-        "copied before, updated": tally.updated,
-        "renewed: the used id leads to its successor": tally.used,
-        "renewed: the used id was removed": tally.removed,
-        "revoked in the source: logins revoked": tally.revoked,
+        "copied": counts.copied,
+        "copied before, unchanged": counts.unchanged,
+        "copied before, updated": counts.updated,
+        "renewed: the used id leads to its successor": counts.used,
+        "renewed: the used id was removed": counts.removed,
+        "revoked in the source: logins revoked": counts.revoked,
     }
     for name, count in rows.items():
         table.add_row(name, f"{count:,}")
     for reason in Skipped:
-        if count := tally.skipped[reason]:
+        if count := counts.skipped[reason]:
             table.add_row(Text(f"skipped: {MEANINGS[reason]}"), f"{count:,}")
     console.print(table)
     if dry_run:

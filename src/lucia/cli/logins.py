@@ -57,7 +57,7 @@ class Logins:
     def _user_id(self) -> Any:
         """The user's id, in the type that the database has."""
         try:
-            return self._ids.read(self._text)
+            return self._ids.decode(self._text)
         except ValueError:
             raise InvalidUserId from None
 

@@ -1,4 +1,4 @@
-"""What the commands share: options, the connection to Redis, progress, interrupts, exit codes."""
+"""Parts that several commands use: options, Redis clients, progress, interrupts, exit codes."""
 
 import signal
 from collections.abc import Generator

@@ -18,12 +18,12 @@ from lucia._rules.user_ids import UserIdType
 from lucia._sqlalchemy import statements as steps
 from lucia._sqlalchemy.at_rest import ids_to_delete, stored_ids
 from lucia._sqlalchemy.cleanup import (
+    CleanupOptions,
     DeletedRows,
-    Expired,
     ExpiringRows,
     delete_rows,
+    expiring_tables,
     find_expired,
-    kinds_of,
 )
 from lucia._sqlalchemy.tables import AuthTables, check_sessions
 from lucia.models import UNSET, KeyRow, SessionRow, Unset, UserRow
@@ -189,15 +189,15 @@ class AsyncSQLAlchemyUserAdapter(AsyncTransactions):
             TypeError: ``expired_for`` is not a ``timedelta``, or ``batch`` is not an ``int``.
             ValueError: one of them is negative, or ``batch`` is 0.
         """
-        expired = Expired(self._clock, expired_for, batch)
+        expired = CleanupOptions(self._clock, expired_for, batch)
         return DeletedRows(
             **{
                 kind: await self._delete_expired(rows, expired)
-                for kind, rows in kinds_of(self._tables).items()
+                for kind, rows in expiring_tables(self._tables).items()
             }
         )
 
-    async def _delete_expired(self, rows: ExpiringRows, expired: Expired) -> int:
+    async def _delete_expired(self, rows: ExpiringRows, expired: CleanupOptions) -> int:
         count = 0
         while True:
             # Found in a transaction of its own: SQLite refuses one that reads, waits and then
