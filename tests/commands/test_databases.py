@@ -30,7 +30,7 @@ from lucia import Auth, SessionExpiry, User
 from lucia._rules.sessions import new_session_row, system_clock
 from lucia.adapters.sqlalchemy import AuthTables, SQLAlchemyAdapter
 from lucia.models import Session, SessionRow
-from tests.commands.running import Outcome, lucia
+from tests.support.command_runs import Outcome, lucia
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.sessions import HOUR
 from tests.support.sql_servers import SqlServer

@@ -9,8 +9,8 @@ from typing import Any, Final
 import pytest
 
 from lucia.cli.shared import EXIT_OK
-from tests.commands.running import lucia
 from tests.commands.test_stats import RIGHTS, SAMPLING
+from tests.support.command_runs import lucia
 from tests.support.redis_inspectors import Inspector
 from tests.support.sessions import HOUR, row
 from tools.servers import Server

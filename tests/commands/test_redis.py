@@ -15,8 +15,8 @@ from redis.asyncio import Redis as AsyncRedis
 from lucia import AsyncAuth, Auth, InvalidSessionId, User
 from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
 from lucia.models import Session, SessionRow
-from tests.commands.running import Outcome, finish, lucia, start
 from tests.support.acl_rights import LEAST_RIGHTS
+from tests.support.command_runs import Outcome, finish, lucia, start
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.redis_inspectors import ClusterInspector, Inspector
 from tests.support.redis_servers import silent_server

@@ -15,7 +15,7 @@ from lucia._redis.commands import Operation
 from lucia._redis.statistics import Count, estimated
 from lucia._rules.sessions import system_clock
 from lucia.cli.shared import progress_bar
-from tests.commands.running import Outcome, finish, lucia, start
+from tests.support.command_runs import Outcome, finish, lucia, start
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.redis_inspectors import DEFAULT, LUCIA_V2, ClusterInspector, Inspector
 from tests.support.redis_servers import shut_down

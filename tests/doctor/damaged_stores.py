@@ -3,18 +3,15 @@
 import json
 import re
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any, Final
-
-from typer.testing import CliRunner
 
 from lucia._redis.doctor.findings import Kind
 from lucia._redis.keys import Layout, LayoutName
 from lucia._redis.records import Marker, encode_marker, encode_row
 from lucia._redis.revocations import TOMBSTONE
 from lucia._rules.sessions import new_session_id, system_clock
-from lucia.cli import app
 from lucia.models import SessionRow
+from tests.support.command_runs import Outcome, lucia
 from tests.support.redis_inspectors import Inspector
 from tests.support.sessions import HOUR, row
 
@@ -34,32 +31,9 @@ def name_of(layout: str) -> LayoutName:
     return next(name for name in NAMES if name == layout)
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """The exit code and the output of a run of the command."""
-
-    code: int
-    out: str
-    errors: str
-
-    @property
-    def report(self) -> dict[str, Any]:
-        """The report, parsed from JSON."""
-        found: dict[str, Any] = json.loads(self.out)
-        return found
-
-    def counts(self, column: str = "found") -> dict[str, int]:
-        """Return the counts that are not 0."""
-        return {
-            kind: count[column] for kind, count in self.report["findings"].items() if count[column]
-        }
-
-
 def doctor(*arguments: object, environment: dict[str, str] | None = None) -> Outcome:
     """Run ``lucia doctor`` in this process."""
-    result = CliRunner().invoke(app, ["doctor", *map(str, arguments)], env=environment)
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return Outcome(result.exit_code, result.stdout, result.stderr)
+    return lucia("doctor", *arguments, **environment or {})
 
 
 class DamagedStore:

@@ -4,7 +4,6 @@ import json
 import signal
 import stat
 import subprocess
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import StringIO
@@ -20,11 +19,11 @@ from lucia.cli import doctor as doctor_command
 from tests.doctor.damaged_stores import (
     LAYOUTS,
     DamagedStore,
-    Outcome,
     assert_tells_no_secret,
     doctor,
     dump,
 )
+from tests.support.command_runs import Outcome, finish, start
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.redis_inspectors import ClusterInspector, Inspector
 from tests.support.redis_servers import shut_down
@@ -32,25 +31,6 @@ from tools.servers import Cluster, Server, own_server, until, unused_port
 
 MANY = 4_000
 """A number of sessions that fills about eight pages of SCAN."""
-
-
-def start(*arguments: object, cwd: Path | None = None) -> "subprocess.Popen[str]":
-    """Start the command in a process of its own."""
-    command = [
-        sys.executable,
-        "-c",
-        "from lucia.cli import main; main()",
-        "doctor",
-        *map(str, arguments),
-    ]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=cwd)
-
-
-def finish(process: "subprocess.Popen[str]") -> Outcome:
-    """Return the exit code and the output."""
-    out, errors = process.communicate(timeout=60)
-    return Outcome(process.returncode, out, errors)
 
 
 def fill(inspector: Inspector, users: int, sessions: int, *, endless: int = 0) -> None:
@@ -309,7 +289,7 @@ def amid(
 ) -> Iterator["subprocess.Popen[str]"]:
     """Start the command, and make it hang after three and a half pages of SCAN."""
     with LossyProxy(server.port).lose("SCAN", 1, after=3, halves=True) as proxy:
-        process = start(f"redis://127.0.0.1:{proxy.port}", *arguments, cwd=cwd)
+        process = start("doctor", f"redis://127.0.0.1:{proxy.port}", *arguments, cwd=cwd)
         until(lambda: proxy.lost or process.poll() is not None, 60)
         yield process
 

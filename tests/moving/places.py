@@ -1,6 +1,5 @@
 """Stores of every kind to copy from and to, and an application that uses one."""
 
-import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -10,16 +9,15 @@ from typing import Any, Final
 import pytest
 import redis
 from sqlalchemy import MetaData, create_engine, insert
-from typer.testing import CliRunner
 
 from lucia import Auth
 from lucia._redis.keys import Layout, LayoutName
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.adapters.sqlalchemy import AuthTables, SQLAlchemyAdapter
-from lucia.cli import app
+from tests.support.command_runs import Outcome, lucia
 from tools.servers import Cluster, Server
 
-__all__ = ["ALL_USERS", "KEY", "USERS", "Outcome", "Place", "Places", "copy"]
+__all__ = ["ALL_USERS", "KEY", "USERS", "CopyOutcome", "Place", "Places", "copy"]
 
 KEY: Final = bytes(range(32))
 
@@ -30,18 +28,13 @@ ALL_USERS: Final = tuple(f"user-{number}" for number in range(50))
 """The users in the table of a database."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """The exit code and the output of a run of the command."""
-
-    code: int
-    out: str
-    errors: str
+class CopyOutcome(Outcome):
+    """The exit code and the output of a run of ``lucia copy``."""
 
     @property
     def report(self) -> dict[str, Any]:
         """The report, parsed from JSON, without the version and the counts that are 0."""
-        found: dict[str, Any] = json.loads(self.out)
+        found = super().report
         assert found.pop("version") == 1
         assert found.pop("exit_code") == self.code
         found["skipped"] = {name: count for name, count in found["skipped"].items() if count}
@@ -209,10 +202,7 @@ def environment(destination: Place) -> dict[str, str]:
     return {"LUCIA_ID_KEYS": ",".join(key.hex() for key in destination.id_keys)}
 
 
-def copy(source: Place, destination: Place, *others: object) -> Outcome:
+def copy(source: Place, destination: Place, *others: object) -> CopyOutcome:
     """Run ``lucia copy`` in this process."""
-    result = CliRunner().invoke(
-        app, arguments(source, destination, *others), env=environment(destination)
-    )
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return Outcome(result.exit_code, result.stdout, result.stderr)
+    outcome = lucia(*arguments(source, destination, *others), **environment(destination))
+    return CopyOutcome(outcome.code, outcome.out, outcome.errors)

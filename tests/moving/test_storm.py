@@ -1,11 +1,8 @@
 """An application with fifty callers is moved while they sign in, renew and sign out."""
 
-import os
 import random
 import resource
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 import pytest
@@ -21,6 +19,7 @@ from lucia import Auth, InvalidSessionId, Session
 from lucia._copy.copier import Copier
 from tests.moving.places import ALL_USERS, USERS, Place, Places, arguments, copy, environment
 from tests.moving.test_pairs import check_store
+from tests.support.command_runs import start
 from tests.support.sessions import row
 
 CALLERS = 50
@@ -160,22 +159,14 @@ def test_control_of_the_last_run(places: Places, monkeypatch: pytest.MonkeyPatch
         assert found["revived"] > 0
 
 
-def start(source: Place, destination: Place, *others: object) -> "subprocess.Popen[str]":
-    """Start the command in a process of its own."""
-    program = "from lucia.cli import main; main()"
-    command = [sys.executable, "-c", program, *arguments(source, destination, *others)]
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **environment(destination)},
-    )
+def start_copy(source: Place, destination: Place, *others: object) -> "Popen[str]":
+    """Start ``lucia copy`` in a process of its own."""
+    return start(*arguments(source, destination, *others), variables=environment(destination))
 
 
 def copy_beside(source: Place, destination: Place) -> None:
     """Run the command to its end in a process of its own, beside the callers."""
-    process = start(source, destination)
+    process = start_copy(source, destination)
     out, errors = process.communicate(timeout=120)
     assert process.returncode == 0, (out, errors)
 
@@ -193,7 +184,7 @@ def test_killed_processes(places: Places, one: str, other: str) -> None:
         for round_ in range(8):
             with callers(old, pause=0.5) as journal:
                 total.live.append(last := old.create_session(USERS[0]))
-                process = start(source, destination, *(() if round_ else ("--merge",)))
+                process = start_copy(source, destination, *(() if round_ else ("--merge",)))
                 # By then the copy is anywhere between its first write and its end.
                 while process.poll() is None and valid(new, last) is None:
                     time.sleep(0.01 * numbers.random())
@@ -240,7 +231,7 @@ def peak_memory(source: Place, destination: Place, state: Path, count: int) -> f
                     pipeline.lpush(f"userSession:user-{number // 4}", session.id)
                 pipeline.execute()
     for run in range(2):
-        process = start(source, destination, "--state", state, "--json")
+        process = start_copy(source, destination, "--state", state, "--json")
         out, _ = process.communicate()
         assert process.returncode == 0
         assert f'"{("copied", "unchanged")[run]}": {count}' in out
@@ -253,7 +244,7 @@ def test_ctrl_c(places: Places) -> None:
     source, destination = places.make("redis", 0), places.make("redis", 1)
     with source.application() as old, destination.application() as new:
         sessions = [old.create_session(user) for user in USERS for _ in range(20)]
-        process = start(source, destination, "--rate", 10)
+        process = start_copy(source, destination, "--rate", 10)
         while not any(valid(new, session) for session in sessions):
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)

@@ -6,8 +6,9 @@ The sync and the async class have parallel names, so that generated tests find t
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
+import pytest
 from sqlalchemy import (
     Connection,
     Engine,
@@ -27,7 +28,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from tests.support.sql_servers import SqlServer
 
-__all__ = ["AsyncDatabase", "Database", "SentStatement", "sent_statements"]
+__all__ = ["AsyncDatabase", "Database", "SentStatement", "on_sqlite", "sent_statements"]
 
 
 class SentStatement(NamedTuple):
@@ -35,6 +36,10 @@ class SentStatement(NamedTuple):
 
     text: str
     values: Any
+
+
+on_sqlite: Final = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+"""Run a test that has a ``database`` on SQLite only."""
 
 
 def _options(path: Path | None) -> dict[str, Any]:

@@ -6,7 +6,6 @@ were fewer commands. The place is ``cluster``, ``control`` for a single server w
 protocol, or any other word for a single server.
 """
 
-import json
 import os
 import signal
 import sys
@@ -20,6 +19,7 @@ from lucia._redis.cluster import ScriptedSteps
 from lucia._rules.sessions import system_clock
 from lucia.adapters.redis import RedisSessionAdapter
 from tests.model.controls import SeparateIndexTtl
+from tests.support.children import answer_lines
 from tests.support.redis_inspectors import DEFAULT
 from tests.support.sessions import row
 
@@ -79,9 +79,10 @@ class KillSwitch:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run_until_killed(url: str, place: str, case: Sequence[Any]) -> None:
+def run(case: Sequence[Any]) -> None:
     """Run an operation over new connections with a kill switch."""
     operation, number, moment = case
+    url, place = sys.argv[1:]
     make: Any = redis.RedisCluster.from_url if place == "cluster" else redis.Redis.from_url
     adapter = RedisSessionAdapter(make(url, protocol=2))
     if place == "control":
@@ -91,21 +92,5 @@ def run_until_killed(url: str, place: str, case: Sequence[Any]) -> None:
     OPERATIONS[operation](adapter, "lost")
 
 
-def run_in_child(url: str, place: str, case: Sequence[Any]) -> str:
-    """Run one operation in a child process, and return how it ended."""
-    child = os.fork()
-    if not child:
-        try:
-            run_until_killed(url, place, case)
-        finally:
-            os._exit(0 if sys.exc_info()[0] is None else 1)
-    status = os.waitpid(child, 0)[1]
-    if os.WIFSIGNALED(status):
-        return "killed"
-    return "done" if os.waitstatus_to_exitcode(status) == 0 else "failed"
-
-
 if __name__ == "__main__":
-    for line in sys.stdin:
-        sys.stdout.write(run_in_child(sys.argv[1], sys.argv[2], json.loads(line)) + "\n")
-        sys.stdout.flush()
+    answer_lines(run)

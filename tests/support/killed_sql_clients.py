@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from lucia import AsyncAuth, Auth, PrimaryKey
 from lucia.adapters.sqlalchemy import AsyncSQLAlchemyAdapter, SQLAlchemyAdapter
 from tests.aio.support.unsafe_adapters import AsyncUserBeforeKey
+from tests.support.children import answer_lines
 from tests.support.passwords import CHEAP
 from tests.support.suite_databases import TABLES, options
 from tests.sync.support.unsafe_adapters import UserBeforeKey
@@ -68,20 +69,6 @@ def sign_up(url: str, flavour: str, name: str, moment: int, unsafe: bool) -> Non
     switch.pass_moment()
 
 
-def sign_up_in_child(*case: Any) -> str:
-    """Run :func:`sign_up` in a child process, and return how it ended."""
-    child = os.fork()
-    if not child:
-        try:
-            sign_up(*case)
-        finally:
-            os._exit(0 if sys.exc_info()[0] is None else 1)
-    status = os.waitpid(child, 0)[1]
-    if os.WIFSIGNALED(status):
-        return "killed"
-    return "done" if os.waitstatus_to_exitcode(status) == 0 else "failed"
-
-
 class Clients:
     """Sign-ups that are killed, in children of another process."""
 
@@ -89,7 +76,7 @@ class Clients:
         self._process = process
 
     def sign_up(self, *case: object) -> str:
-        """Return the result of :func:`sign_up_in_child`, given the arguments of ``sign_up``."""
+        """Run ``sign_up`` with these arguments in a child, and return how that ended."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(case) + "\n")
@@ -108,6 +95,4 @@ def killed_clients() -> Iterator[Clients]:
 
 
 if __name__ == "__main__":
-    for line in sys.stdin:
-        sys.stdout.write(sign_up_in_child(*json.loads(line)) + "\n")
-        sys.stdout.flush()
+    answer_lines(lambda case: sign_up(*case))

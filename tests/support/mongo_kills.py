@@ -5,7 +5,6 @@ the command, "before" or "after"]``, and answers each with a line: ``killed``, o
 were fewer commands.
 """
 
-import json
 import os
 import signal
 import sys
@@ -23,6 +22,7 @@ from pymongo.monitoring import (
 
 from lucia.adapters.mongodb import MongoUserAdapter
 from lucia.models import KeyRow
+from tests.support.children import answer_lines
 
 __all__ = ["KEY", "OPERATIONS", "prepare"]
 
@@ -71,23 +71,13 @@ class KillSwitch(CommandListener):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run_in_child(url: str, database: str, case: Sequence[Any]) -> str:
-    """Run one operation in a child process, and return how it ended."""
+def run(case: Sequence[Any]) -> None:
+    """Run one operation over a new client with a kill switch."""
     operation, number, moment = case
-    child = os.fork()
-    if not child:
-        try:
-            with MongoClient[Any](url, event_listeners=[KillSwitch(number, moment)]) as client:
-                OPERATIONS[operation](MongoUserAdapter(client[database]))
-        finally:
-            os._exit(0 if sys.exc_info()[0] is None else 1)
-    status = os.waitpid(child, 0)[1]
-    if os.WIFSIGNALED(status):
-        return "killed"
-    return "done" if os.waitstatus_to_exitcode(status) == 0 else "failed"
+    url, database = sys.argv[1:]
+    with MongoClient[Any](url, event_listeners=[KillSwitch(number, moment)]) as client:
+        OPERATIONS[operation](MongoUserAdapter(client[database]))
 
 
 if __name__ == "__main__":
-    for line in sys.stdin:
-        sys.stdout.write(run_in_child(sys.argv[1], sys.argv[2], json.loads(line)) + "\n")
-        sys.stdout.flush()
+    answer_lines(run)

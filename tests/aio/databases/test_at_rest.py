@@ -1,11 +1,9 @@
 """Hashed session ids in a database: stored data, migration, key rotation, and a stolen dump."""
 
 import re
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -20,7 +18,7 @@ from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow, handle_of
 from lucia.testing import AsyncRenewingSessionAdapterSuite, AsyncSessionUserAdapterSuite
 from tests.support.clocks import NOW, Time
-from tests.support.databases import AsyncDatabase, sent_statements
+from tests.support.databases import AsyncDatabase, on_sqlite, sent_statements
 
 MINUTE: Final = 60_000
 HOUR: Final = 60 * MINUTE
@@ -31,18 +29,6 @@ METADATA = MetaData()
 TABLES = AuthTables(
     METADATA, user_columns=[Column("name", Text), Column("town", Text)], sessions=True
 )
-
-
-@pytest.fixture(params=["sqlite", "mariadb", "postgresql"])
-async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[AsyncDatabase]:
-    """Yield an empty database of each kind."""
-    server = None if request.param == "sqlite" else request.getfixturevalue(request.param)
-    made = AsyncDatabase(METADATA, tmp_path / "app.db", server=server)
-    async with made:
-        yield made
-
-
-on_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 
 
 class AsyncHashedSuite(AsyncRenewingSessionAdapterSuite):

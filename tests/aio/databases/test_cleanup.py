@@ -1,10 +1,8 @@
 """Deleting what has expired from a database."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -20,7 +18,7 @@ from lucia.adapters.sqlalchemy import (
 )
 from lucia.models import KeyRow, SessionRow
 from tests.support.clocks import NOW, Time
-from tests.support.databases import AsyncDatabase, sent_statements
+from tests.support.databases import AsyncDatabase, on_sqlite, sent_statements
 
 MINUTE: Final = 60_000
 HOUR: Final = 60 * MINUTE
@@ -28,18 +26,6 @@ DAY: Final = 24 * HOUR
 
 METADATA = MetaData()
 TABLES = AuthTables(METADATA, sessions=True)
-
-
-@pytest.fixture(params=["sqlite", "mariadb", "postgresql"])
-async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[AsyncDatabase]:
-    """Yield an empty database of each kind."""
-    server = None if request.param == "sqlite" else request.getfixturevalue(request.param)
-    made = AsyncDatabase(METADATA, tmp_path / "app.db", server=server)
-    async with made:
-        yield made
-
-
-on_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 
 
 @pytest.fixture

@@ -1,10 +1,9 @@
 """Failed logins counted in a database."""
 
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -33,7 +32,7 @@ from lucia._rules.throttling import failure_name
 from lucia._testing.racing_calls import AsyncRacingCalls
 from lucia.adapters.sqlalchemy import AsyncSQLAlchemyAdapter, AsyncSQLAlchemyUserAdapter, AuthTables
 from tests.support.clocks import NOW, Time
-from tests.support.databases import AsyncDatabase, sent_statements
+from tests.support.databases import AsyncDatabase, on_sqlite, sent_statements
 from tests.support.passwords import ROOMY, CountingHash
 
 PASSWORD = "correct horse battery staple"
@@ -49,18 +48,6 @@ KEY, OLD = (bytes([number]) * 32 for number in (1, 2))
 
 METADATA = MetaData()
 TABLES = AuthTables(METADATA, sessions=True)
-
-
-@pytest.fixture(params=["sqlite", "mariadb", "postgresql"])
-async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[AsyncDatabase]:
-    """Yield an empty database of each kind."""
-    server = None if request.param == "sqlite" else request.getfixturevalue(request.param)
-    made = AsyncDatabase(METADATA, tmp_path / "app.db", server=server)
-    async with made:
-        yield made
-
-
-on_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 
 
 @pytest.fixture

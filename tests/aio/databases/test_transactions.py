@@ -1,8 +1,6 @@
 """``Auth`` inside a transaction of the application's, with sessions there and elsewhere."""
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,7 +51,8 @@ class Order(Base):
     what: Mapped[str] = mapped_column(String(100))
 
 
-TABLES = AuthTables(Base.metadata, user=Member, sessions=True)
+METADATA = Base.metadata
+TABLES = AuthTables(METADATA, user=Member, sessions=True)
 
 
 class AsyncFailingAdapter(AsyncMemoryAdapter):
@@ -66,15 +65,6 @@ class AsyncFailingAdapter(AsyncMemoryAdapter):
         if self.revocations > 1:
             raise ConnectionError("the store is down")
         await super().delete_sessions_by_user_id(user_id)
-
-
-@pytest.fixture(params=["sqlite", "mariadb", "postgresql"])
-async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[AsyncDatabase]:
-    """Yield a database with the application's tables."""
-    server = None if request.param == "sqlite" else request.getfixturevalue(request.param)
-    made = AsyncDatabase(Base.metadata, tmp_path / "app.db", server=server)
-    async with made:
-        yield made
 
 
 def make_auth(

@@ -2,11 +2,9 @@
 """Hashed session ids in a database: stored data, migration, key rotation, and a stolen dump."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -21,7 +19,7 @@ from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow, handle_of
 from lucia.testing import RenewingSessionAdapterSuite, SessionUserAdapterSuite
 from tests.support.clocks import NOW, Time
-from tests.support.databases import Database, sent_statements
+from tests.support.databases import Database, on_sqlite, sent_statements
 
 MINUTE: Final = 60_000
 HOUR: Final = 60 * MINUTE
@@ -32,18 +30,6 @@ METADATA = MetaData()
 TABLES = AuthTables(
     METADATA, user_columns=[Column("name", Text), Column("town", Text)], sessions=True
 )
-
-
-@pytest.fixture(params=["sqlite", "mariadb", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    """Yield an empty database of each kind."""
-    server = None if request.param == "sqlite" else request.getfixturevalue(request.param)
-    made = Database(METADATA, tmp_path / "app.db", server=server)
-    with made:
-        yield made
-
-
-on_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 
 
 class HashedSuite(RenewingSessionAdapterSuite):

@@ -2,10 +2,9 @@
 """Failed logins counted in a database."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -34,7 +33,7 @@ from lucia._rules.throttling import failure_name
 from lucia._testing.racing_calls import RacingCalls
 from lucia.adapters.sqlalchemy import SQLAlchemyAdapter, SQLAlchemyUserAdapter, AuthTables
 from tests.support.clocks import NOW, Time
-from tests.support.databases import Database, sent_statements
+from tests.support.databases import Database, on_sqlite, sent_statements
 from tests.support.passwords import ROOMY, CountingHash
 
 PASSWORD = "correct horse battery staple"
@@ -50,18 +49,6 @@ KEY, OLD = (bytes([number]) * 32 for number in (1, 2))
 
 METADATA = MetaData()
 TABLES = AuthTables(METADATA, sessions=True)
-
-
-@pytest.fixture(params=["sqlite", "mariadb", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    """Yield an empty database of each kind."""
-    server = None if request.param == "sqlite" else request.getfixturevalue(request.param)
-    made = Database(METADATA, tmp_path / "app.db", server=server)
-    with made:
-        yield made
-
-
-on_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 
 
 @pytest.fixture

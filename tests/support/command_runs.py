@@ -1,9 +1,12 @@
-"""Run ``lucia`` as a user does, in this process or in one of its own."""
+"""Run the command ``lucia`` as a user does."""
 
 import json
-import subprocess
+import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from subprocess import PIPE, Popen
 from typing import Any
 
 from typer.testing import CliRunner
@@ -27,6 +30,12 @@ class Outcome:
         found: dict[str, Any] = json.loads(self.out)
         return found
 
+    def counts(self, column: str = "found") -> dict[str, int]:
+        """Return the doctor's counts that are not 0."""
+        return {
+            kind: count[column] for kind, count in self.report["findings"].items() if count[column]
+        }
+
     def handles(self, member: str = "sessions") -> list[str]:
         """Return the handles of the sessions in a member of the report."""
         return [session["handle"] for session in self.report[member]]
@@ -39,18 +48,22 @@ def lucia(*arguments: object, **variables: str) -> Outcome:
     return Outcome(result.exit_code, result.stdout, result.stderr)
 
 
-def start(*arguments: object) -> "subprocess.Popen[str]":
+def start(
+    *arguments: object, cwd: Path | None = None, variables: Mapping[str, str] | None = None
+) -> "Popen[str]":
     """Start the command in a process of its own."""
     program = [sys.executable, "-c", "from lucia.cli import main; main()"]
-    return subprocess.Popen(
+    return Popen(
         [*program, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdout=PIPE,
+        stderr=PIPE,
         text=True,
+        cwd=cwd,
+        env=os.environ | dict(variables or {}),
     )
 
 
-def finish(process: "subprocess.Popen[str]") -> Outcome:
+def finish(process: "Popen[str]") -> Outcome:
     """Return the exit code and the output of a process, once it ends."""
     out, errors = process.communicate(timeout=60)
     return Outcome(process.returncode, out, errors)
