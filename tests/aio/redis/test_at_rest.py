@@ -1,33 +1,37 @@
 """Hashed session ids in Redis: stored data, migration, key rotation, and a stolen dump."""
 
 import re
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
 from typing import Any, Final
 
 import pytest
 
-from lucia import AsyncAuth, InvalidSessionId, SessionExpiry, User
+from lucia import AsyncAuth, InvalidSessionId, User
 from lucia._redis.records import encode_row
 from lucia._rules.id_hashes import HashedIds, RawIds
-from lucia._rules.sessions import new_session_id
+from lucia._rules.sessions import new_session_id, system_clock
 from lucia._testing.racing_calls import AsyncRacingCalls
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.models import SessionRow
+from tests.aio.support.hashed_ids import (
+    KEY,
+    OLD,
+    RING,
+    AsyncHashedIdTests,
+    add,
+    leads_to,
+    renew,
+)
 from tests.support.acl_rights import LEAST_RIGHTS, LEAST_RIGHTS_CLUSTER, LEAST_RIGHTS_PLAIN
 from tests.support.clocks import Time
 from tests.support.redis_clients import AsyncClients
 from tests.support.redis_inspectors import DEFAULT, ClusterInspector, Inspector
-from tests.support.sessions import HOUR, row
+from tests.support.sessions import row
 
 # redis-py 7's cluster clients cause deprecation warnings themselves.
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")
-
-MINUTE: Final = 60_000
-KEY, OLD, FOREIGN = (bytes([number]) * 32 for number in (1, 2, 3))
-RING: Final = HashedIds([KEY])
 
 
 @pytest.fixture(params=["redis", "cluster", "no scripts"])
@@ -83,30 +87,43 @@ def raw(client: Any) -> AsyncRedisSessionAdapter:
     return AsyncRedisSessionAdapter(client)
 
 
-of_one_server = pytest.mark.parametrize("kind", ["redis"])
+class AsyncRedisStore:
+    """A deployment over which several adapters work."""
+
+    def __init__(self, client: Any, inspector: Inspector) -> None:
+        self.time = Time(system_clock())
+        self._client = client
+        self._inspector = inspector
+
+    def adapter(self, id_keys: Sequence[bytes] = (), raw_ids: RawIds = "read") -> Any:
+        """Return an adapter over the deployment."""
+        return AsyncRedisSessionAdapter(self._client, id_keys=id_keys, raw_ids=raw_ids)
+
+    def auth(self, adapter: Any) -> AsyncAuth[User]:
+        """Return an ``Auth`` over an adapter."""
+        return to_auth(adapter, clock=self.time)
+
+    async def stored(self) -> set[str]:
+        """Return the stored ids of live sessions."""
+        return self._inspector.live()
+
+    async def dump(self) -> str:
+        """Return all keys and values as text."""
+        return dump(self._inspector)
+
+    async def age(self, used_id: str, milliseconds: int) -> None:
+        """Let so much time pass for the marker of a used id."""
+        self._inspector.age(RING.stored(used_id), milliseconds)
 
 
-async def add(adapter: AsyncRedisSessionAdapter, user_id: str = "u1") -> str:
-    """Store a session, and return its id."""
-    session_id = new_session_id()
-    await adapter.set_session(row(session_id, user_id))
-    return session_id
+@pytest.fixture
+def store(client: Any, inspector: Inspector) -> AsyncRedisStore:
+    """Return the store."""
+    return AsyncRedisStore(client, inspector)
 
 
-async def renew(adapter: AsyncRedisSessionAdapter, used_id: str, grace: int = MINUTE) -> str | None:
-    """Renew a session of the user u1, and return the id of its successor."""
-    found = await adapter.renew_session(used_id, row(new_session_id()), grace=grace)
-    return None if found is None else found.id
-
-
-async def leads_to(adapter: AsyncRedisSessionAdapter, session_id: str | None) -> str | None:
-    """Return the id of the session that a request with this id gets."""
-    found = (
-        None
-        if session_id is None
-        else await adapter.get_session(session_id) or await adapter.get_successor(session_id)
-    )
-    return None if found is None else found.id
+class TestHashedIds(AsyncHashedIdTests):
+    """Hashed ids in each deployment."""
 
 
 def dump(inspector: Inspector) -> str:
@@ -118,6 +135,9 @@ def dump(inspector: Inspector) -> str:
         for each in (entry.value if isinstance(entry.value, list) else [entry.value])
     ]
     return "\n".join([*census, *(value.decode(errors="replace") for value in values)])
+
+
+of_one_server = pytest.mark.parametrize("kind", ["redis"])
 
 
 def to_auth(adapter: AsyncRedisSessionAdapter, **config: Any) -> AsyncAuth[User]:
@@ -226,36 +246,6 @@ async def test_commands(client: Any, inspector: Inspector) -> None:
     assert not [command for command in commands if used in command or new in command]
 
 
-async def test_rows_of_a_list_can_be_revoked(hashed: AsyncRedisSessionAdapter) -> None:
-    """A row of a list revokes its session and the successor, but does not log in."""
-    ids = [await add(hashed) for _ in range(2)]
-    listed = [each.id for each in await hashed.get_sessions_by_user_id("u1")]
-    assert listed == [RING.stored(id_) for id_ in reversed(ids)]
-    assert [await leads_to(hashed, id_) for id_ in listed] == [None, None]
-    assert await renew(hashed, listed[0]) is None
-    new = await renew(hashed, ids[0])
-    await hashed.delete_session(*listed)
-    assert [await leads_to(hashed, id_) for id_ in (*ids, new)] == [None] * 3
-
-
-async def test_id_that_looks_like_a_hash(
-    hashed: AsyncRedisSessionAdapter, raw: AsyncRedisSessionAdapter
-) -> None:
-    """An id of 64 hex digits is an id like any other, and is never found as a hash.
-
-    Revoking it revokes both the raw and the hashed session.
-    """
-    await raw.set_session(row("a" * 64, "u1"))
-    assert await leads_to(hashed, "a" * 64) is None
-    await hashed.set_session(row("a" * 64, "u2"))
-    found = await hashed.get_session("a" * 64)
-    assert found is not None
-    assert found.user_id == "u2"
-    await hashed.delete_session("a" * 64)
-    assert await leads_to(hashed, "a" * 64) is None
-    assert await raw.get_session("a" * 64) is None
-
-
 @of_one_server
 async def test_handles(hashed: AsyncRedisSessionAdapter, raw: AsyncRedisSessionAdapter) -> None:
     """A session without a handle gets the same one by its id, in a list, and after a renewal.
@@ -275,143 +265,7 @@ async def test_handles(hashed: AsyncRedisSessionAdapter, raw: AsyncRedisSessionA
             await auth.get_session(renewed.session_id)
 
 
-@of_one_server
-async def test_attributes_come_back(hashed: AsyncRedisSessionAdapter) -> None:
-    """A row is returned as it was stored, with or without a handle."""
-    metadata: list[dict[str, Any]] = [
-        {},
-        {"handle": "h"},
-        {"handle": None},
-        {"handle": "", "noted": {}},
-    ]
-    for number, attributes in enumerate(metadata):
-        stored = row(f"s{number}", **attributes)
-        await hashed.set_session(stored)
-        assert await hashed.get_session(f"s{number}") == stored
-
-
 # Enabling hashes, and rotating keys
-
-
-async def test_turning_on(
-    hashed: AsyncRedisSessionAdapter, raw: AsyncRedisSessionAdapter, inspector: Inspector
-) -> None:
-    """Enabling hashes logs nobody out, even within a grace.
-
-    Sessions with raw ids are read, renewed, kept and revoked as before.
-    """
-    used, kept, ended, idle = [await add(raw) for _ in range(4)]
-    new = await renew(raw, used)
-    assert [await leads_to(hashed, id_) for id_ in (used, kept)] == [new, kept]
-    newer = await renew(hashed, new or "")
-    assert newer is not None
-    assert await renew(hashed, used) == newer
-    assert [await leads_to(hashed, id_) for id_ in (used, new, newer)] == [newer] * 3
-    assert RING.stored(newer) in inspector.live()
-    await hashed.delete_session(ended)
-    assert await leads_to(raw, ended) is None
-    outcomes: list[Any] = await AsyncRacingCalls.gather_results(
-        *(partial(renew, hashed, idle) for _ in range(8))
-    )
-    assert len(set(outcomes)) == 1
-    assert await leads_to(hashed, idle) == outcomes[0]
-    await hashed.delete_session(idle)
-    assert await leads_to(hashed, outcomes[0]) is None
-    assert await hashed.delete_other_sessions("u1", kept) is True
-    assert inspector.live() == {kept}
-    await hashed.delete_sessions_by_user_id("u1")
-    assert inspector.live() == set()
-
-
-async def test_chain_of_raw_and_hashed_ids_is_revoked(
-    hashed: AsyncRedisSessionAdapter, raw: AsyncRedisSessionAdapter
-) -> None:
-    """Revoking a used id revokes its successors, both raw and hashed, even without the key."""
-    for adapter in (hashed, raw):
-        used = await add(raw)
-        new = await renew(hashed, await renew(raw, used) or "")
-        assert await leads_to(hashed, new) == new
-        await adapter.delete_session(used)
-        assert await leads_to(hashed, new) is None
-
-
-async def test_process_without_keys(
-    hashed: AsyncRedisSessionAdapter, raw: AsyncRedisSessionAdapter
-) -> None:
-    """A process without the key finds and revokes no hashed session by its id.
-
-    It never takes a hash for an id, and can still revoke all sessions of a user.
-    """
-    used, other = await add(raw), await add(hashed)
-    new = await renew(hashed, used)
-    assert [await leads_to(raw, id_) for id_ in (used, new, other)] == [None] * 3
-    assert await renew(raw, used) is None
-    await raw.delete_session(other)
-    assert [await leads_to(hashed, id_) for id_ in (used, new, other)] == [new, new, other]
-    assert len(await raw.get_sessions_by_user_id("u1")) == 2
-    await raw.delete_sessions_by_user_id("u1")
-    assert [await leads_to(hashed, id_) for id_ in (used, new, other)] == [None] * 3
-
-
-async def test_rotation(client: Any) -> None:
-    """A new key is first added last, then moved to the front: nobody is logged out."""
-    rings = ([OLD], [OLD, KEY], [KEY, OLD])
-    processes = [AsyncRedisSessionAdapter(client, id_keys=ring, raw_ids="refuse") for ring in rings]
-    for before, after in pairwise(processes):
-        one, used = await add(before), await add(before)
-        new = await renew(before, used)
-        newer = await renew(after, new or "")
-        assert newer is not None
-        for process in (before, after):  # both run during a deployment
-            assert [await leads_to(process, id_) for id_ in (one, used, new, newer)] == [
-                one,
-                newer,
-                newer,
-                newer,
-            ]
-        assert await after.delete_other_sessions("u1", used) is True
-        assert [await leads_to(before, id_) for id_ in (one, newer)] == [None, newer]
-        await before.delete_session(used)
-        assert await leads_to(after, newer) is None
-
-
-async def test_key_that_is_dropped(client: Any) -> None:
-    """Ids hashed with a removed key are unknown, but revoking all sessions still revokes theirs."""
-    old, current = (AsyncRedisSessionAdapter(client, id_keys=ring) for ring in ([OLD], [KEY]))
-    used, other = await add(old), await add(old)
-    new = await renew(old, used)
-    assert [await leads_to(current, id_) for id_ in (used, new, other)] == [None] * 3
-    assert await renew(current, other) is None
-    assert await current.delete_other_sessions("u1", other) is False
-    assert [await leads_to(old, id_) for id_ in (used, new, other)] == [None] * 3
-
-
-async def test_moving_in_three_steps(
-    client: Any, raw: AsyncRedisSessionAdapter, inspector: Inspector
-) -> None:
-    """``write``, ``read`` and ``refuse`` follow each other; each works beside the one before.
-
-    In the end, no raw id is accepted.
-    """
-    writing, reading, refusing = (
-        AsyncRedisSessionAdapter(client, id_keys=[KEY], raw_ids=mode)
-        for mode in ("write", "read", "refuse")
-    )
-    first = await add(writing)
-    assert [await leads_to(each, first) for each in (raw, writing, reading)] == [first] * 3
-    second = await renew(reading, first)
-    assert [await leads_to(each, first) for each in (writing, reading)] == [second] * 2
-    third = await renew(writing, second or "")  # an older process renews a session of a newer one
-    assert third in inspector.live()
-    assert [
-        await leads_to(each, id_) for each in (writing, reading) for id_ in (first, second)
-    ] == [third] * 4
-    assert await leads_to(refusing, third) is None
-    assert await renew(refusing, third or "") is None
-    await refusing.delete_session(third or "")
-    assert await leads_to(reading, third) == third
-    await reading.delete_session(first)
-    assert await leads_to(writing, third) is None
 
 
 RIGHTS: Final = {
@@ -446,71 +300,7 @@ async def test_least_rights(kind: str, client: Any, inspector: Inspector, raw_id
     assert inspector.live() == set()
 
 
-@of_one_server
-async def test_settings(client: Any) -> None:
-    """Wrong settings are refused when the adapter is created, with advice."""
-    refused: list[tuple[list[bytes], Any, str]] = [
-        ([], "refuse", "raw_ids='refuse' needs id_keys"),
-        ([], "never", "raw_ids must be 'write', 'read' or 'refuse'"),
-        ([KEY], "never", "raw_ids must be 'write', 'read' or 'refuse'"),
-        ([b"short"], "read", "make one with secrets.token_bytes"),
-    ]
-    for keys, raw_ids, message in refused:
-        with pytest.raises(ValueError, match=message):
-            AsyncRedisSessionAdapter(client, id_keys=keys, raw_ids=raw_ids)
-    assert KEY.hex() not in repr(vars(AsyncRedisSessionAdapter(client, id_keys=[KEY])))
-    assert repr(KEY) not in repr(vars(AsyncRedisSessionAdapter(client, id_keys=[KEY])))
-
-
 # A stolen dump
-
-
-def tokens_in(inspector: Inspector) -> set[str]:
-    """Return everything that a thief could try as an id."""
-    text = dump(inspector)
-    tokens = {
-        *re.split(r'[\s{}\[\]":,]+', text),
-        *re.findall(r"[0-9A-Za-z]{40}", text),
-        *re.findall(r"\w+", text),
-        *text.splitlines(),
-    }
-    return (
-        tokens
-        | {token[start : start + 40] for token in tokens for start in range(0, len(token), 8)}
-    ) - {""}
-
-
-async def test_stolen_dump(
-    hashed: AsyncRedisSessionAdapter, raw: AsyncRedisSessionAdapter, inspector: Inspector
-) -> None:
-    """Nothing stored in Redis logs anybody in, with or without the key, even within a grace."""
-    auth, without_key = to_auth(hashed), to_auth(raw)
-    used = await auth.create_session("u1", metadata={"agent": "x"})
-    session = await auth.renew_session((await auth.renew_session(used.session_id)).session_id)
-    assert '"sealed"' in dump(inspector)
-    tokens = tokens_in(inspector)
-    assert len([token for token in tokens if re.fullmatch("[0-9a-f]{64}", token)]) >= 3
-    for token in tokens:
-        assert await leads_to(hashed, token) is None
-        assert await renew(hashed, token) is None
-        assert await hashed.delete_other_sessions("nobody", token) is False
-        for each in (auth, without_key):
-            with pytest.raises(InvalidSessionId):
-                await each.validate_session(token)
-    assert (await auth.validate_session(used.session_id)).session_id == session.session_id
-    assert (await auth.validate_session(session.session_id)).user_id == "u1"
-
-
-async def test_control_dump_without_id_keys_contains_ids(
-    raw: AsyncRedisSessionAdapter, inspector: Inspector
-) -> None:
-    """Control: without keys, the same search finds the session's id and the used id."""
-    auth = to_auth(raw)
-    used = await auth.create_session("u1")
-    session = await auth.renew_session(used.session_id)
-    assert {used.session_id, session.session_id} == {
-        token for token in tokens_in(inspector) if await leads_to(raw, token)
-    }
 
 
 @of_one_server
@@ -573,18 +363,6 @@ async def test_tampered_markers(
         None,
         mine_new,
     ]
-
-
-async def test_grace(hashed: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
-    """A sealed marker has its successor only within the grace; revoking still follows it."""
-    used, other = await add(hashed), await add(hashed)
-    new, unseen = await renew(hashed, used, 10_000), await renew(hashed, other, 0)
-    assert [await leads_to(hashed, id_) for id_ in (used, other)] == [new, None]
-    inspector.age(RING.stored(used), 10_000)
-    assert await leads_to(hashed, used) is None
-    assert await renew(hashed, used) is None
-    await hashed.delete_session(used, other)
-    assert [await leads_to(hashed, id_) for id_ in (new, unseen)] == [None, None]
 
 
 @of_one_server
@@ -654,29 +432,6 @@ async def test_mismatched_reply_is_retried(inspector: Inspector, method: str) ->
         else:
             await adapter.delete_session(session_id)
             assert await leads_to(adapter, session_id) is None
-
-
-@of_one_server
-async def test_auth_over_hashed_ids(hashed: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
-    """``Auth`` works the same: idle sessions are renewed, used ids accepted, devices revoked."""
-    time = Time(row("x").idle_expires - HOUR)
-    auth = to_auth(hashed, clock=time, session_expires_in=SessionExpiry())
-    session = await auth.create_session("u1", metadata={"agent": "x"})
-    time.advance(SessionExpiry().active * 1.5)
-    renewed = await auth.validate_session(session.session_id)
-    assert renewed.fresh
-    assert (await auth.validate_session(session.session_id)).session_id == renewed.session_id
-    assert (await auth.get_session(renewed.session_id)).metadata == {"agent": "x"}
-    other = await auth.create_session("u1")
-    assert [device.handle for device in await auth.get_all_user_sessions("u1")] == [
-        other.handle,
-        session.handle,
-    ]
-    assert await auth.invalidate_user_session("u1", other.handle) is True
-    assert await auth.invalidate_all_user_sessions("u1", keep=session.session_id) is True
-    assert inspector.live() == {RING.stored(renewed.session_id)}
-    await auth.invalidate_session(session.session_id)
-    assert inspector.live() == set()
 
 
 @of_one_server

@@ -2,33 +2,37 @@
 """Hashed session ids in Redis: stored data, migration, key rotation, and a stolen dump."""
 
 import re
-from collections.abc import Iterator, Generator
+from collections.abc import Iterator, Generator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
 from typing import Any, Final
 
 import pytest
 
-from lucia import Auth, InvalidSessionId, SessionExpiry, User
+from lucia import Auth, InvalidSessionId, User
 from lucia._redis.records import encode_row
 from lucia._rules.id_hashes import HashedIds, RawIds
-from lucia._rules.sessions import new_session_id
+from lucia._rules.sessions import new_session_id, system_clock
 from lucia._testing.racing_calls import RacingCalls
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.models import SessionRow
+from tests.sync.support.hashed_ids import (
+    KEY,
+    OLD,
+    RING,
+    HashedIdTests,
+    add,
+    leads_to,
+    renew,
+)
 from tests.support.acl_rights import LEAST_RIGHTS, LEAST_RIGHTS_CLUSTER, LEAST_RIGHTS_PLAIN
 from tests.support.clocks import Time
 from tests.support.redis_clients import Clients
 from tests.support.redis_inspectors import DEFAULT, ClusterInspector, Inspector
-from tests.support.sessions import HOUR, row
+from tests.support.sessions import row
 
 # redis-py 7's cluster clients cause deprecation warnings themselves.
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")
-
-MINUTE: Final = 60_000
-KEY, OLD, FOREIGN = (bytes([number]) * 32 for number in (1, 2, 3))
-RING: Final = HashedIds([KEY])
 
 
 @pytest.fixture(params=["redis", "cluster", "no scripts"])
@@ -84,30 +88,43 @@ def raw(client: Any) -> RedisSessionAdapter:
     return RedisSessionAdapter(client)
 
 
-of_one_server = pytest.mark.parametrize("kind", ["redis"])
+class RedisStore:
+    """A deployment over which several adapters work."""
+
+    def __init__(self, client: Any, inspector: Inspector) -> None:
+        self.time = Time(system_clock())
+        self._client = client
+        self._inspector = inspector
+
+    def adapter(self, id_keys: Sequence[bytes] = (), raw_ids: RawIds = "read") -> Any:
+        """Return an adapter over the deployment."""
+        return RedisSessionAdapter(self._client, id_keys=id_keys, raw_ids=raw_ids)
+
+    def auth(self, adapter: Any) -> Auth[User]:
+        """Return an ``Auth`` over an adapter."""
+        return to_auth(adapter, clock=self.time)
+
+    def stored(self) -> set[str]:
+        """Return the stored ids of live sessions."""
+        return self._inspector.live()
+
+    def dump(self) -> str:
+        """Return all keys and values as text."""
+        return dump(self._inspector)
+
+    def age(self, used_id: str, milliseconds: int) -> None:
+        """Let so much time pass for the marker of a used id."""
+        self._inspector.age(RING.stored(used_id), milliseconds)
 
 
-def add(adapter: RedisSessionAdapter, user_id: str = "u1") -> str:
-    """Store a session, and return its id."""
-    session_id = new_session_id()
-    adapter.set_session(row(session_id, user_id))
-    return session_id
+@pytest.fixture
+def store(client: Any, inspector: Inspector) -> RedisStore:
+    """Return the store."""
+    return RedisStore(client, inspector)
 
 
-def renew(adapter: RedisSessionAdapter, used_id: str, grace: int = MINUTE) -> str | None:
-    """Renew a session of the user u1, and return the id of its successor."""
-    found = adapter.renew_session(used_id, row(new_session_id()), grace=grace)
-    return None if found is None else found.id
-
-
-def leads_to(adapter: RedisSessionAdapter, session_id: str | None) -> str | None:
-    """Return the id of the session that a request with this id gets."""
-    found = (
-        None
-        if session_id is None
-        else adapter.get_session(session_id) or adapter.get_successor(session_id)
-    )
-    return None if found is None else found.id
+class TestHashedIds(HashedIdTests):
+    """Hashed ids in each deployment."""
 
 
 def dump(inspector: Inspector) -> str:
@@ -119,6 +136,9 @@ def dump(inspector: Inspector) -> str:
         for each in (entry.value if isinstance(entry.value, list) else [entry.value])
     ]
     return "\n".join([*census, *(value.decode(errors="replace") for value in values)])
+
+
+of_one_server = pytest.mark.parametrize("kind", ["redis"])
 
 
 def to_auth(adapter: RedisSessionAdapter, **config: Any) -> Auth[User]:
@@ -227,36 +247,6 @@ def test_commands(client: Any, inspector: Inspector) -> None:
     assert not [command for command in commands if used in command or new in command]
 
 
-def test_rows_of_a_list_can_be_revoked(hashed: RedisSessionAdapter) -> None:
-    """A row of a list revokes its session and the successor, but does not log in."""
-    ids = [add(hashed) for _ in range(2)]
-    listed = [each.id for each in hashed.get_sessions_by_user_id("u1")]
-    assert listed == [RING.stored(id_) for id_ in reversed(ids)]
-    assert [leads_to(hashed, id_) for id_ in listed] == [None, None]
-    assert renew(hashed, listed[0]) is None
-    new = renew(hashed, ids[0])
-    hashed.delete_session(*listed)
-    assert [leads_to(hashed, id_) for id_ in (*ids, new)] == [None] * 3
-
-
-def test_id_that_looks_like_a_hash(
-    hashed: RedisSessionAdapter, raw: RedisSessionAdapter
-) -> None:
-    """An id of 64 hex digits is an id like any other, and is never found as a hash.
-
-    Revoking it revokes both the raw and the hashed session.
-    """
-    raw.set_session(row("a" * 64, "u1"))
-    assert leads_to(hashed, "a" * 64) is None
-    hashed.set_session(row("a" * 64, "u2"))
-    found = hashed.get_session("a" * 64)
-    assert found is not None
-    assert found.user_id == "u2"
-    hashed.delete_session("a" * 64)
-    assert leads_to(hashed, "a" * 64) is None
-    assert raw.get_session("a" * 64) is None
-
-
 @of_one_server
 def test_handles(hashed: RedisSessionAdapter, raw: RedisSessionAdapter) -> None:
     """A session without a handle gets the same one by its id, in a list, and after a renewal.
@@ -276,143 +266,7 @@ def test_handles(hashed: RedisSessionAdapter, raw: RedisSessionAdapter) -> None:
             auth.get_session(renewed.session_id)
 
 
-@of_one_server
-def test_attributes_come_back(hashed: RedisSessionAdapter) -> None:
-    """A row is returned as it was stored, with or without a handle."""
-    metadata: list[dict[str, Any]] = [
-        {},
-        {"handle": "h"},
-        {"handle": None},
-        {"handle": "", "noted": {}},
-    ]
-    for number, attributes in enumerate(metadata):
-        stored = row(f"s{number}", **attributes)
-        hashed.set_session(stored)
-        assert hashed.get_session(f"s{number}") == stored
-
-
 # Enabling hashes, and rotating keys
-
-
-def test_turning_on(
-    hashed: RedisSessionAdapter, raw: RedisSessionAdapter, inspector: Inspector
-) -> None:
-    """Enabling hashes logs nobody out, even within a grace.
-
-    Sessions with raw ids are read, renewed, kept and revoked as before.
-    """
-    used, kept, ended, idle = [add(raw) for _ in range(4)]
-    new = renew(raw, used)
-    assert [leads_to(hashed, id_) for id_ in (used, kept)] == [new, kept]
-    newer = renew(hashed, new or "")
-    assert newer is not None
-    assert renew(hashed, used) == newer
-    assert [leads_to(hashed, id_) for id_ in (used, new, newer)] == [newer] * 3
-    assert RING.stored(newer) in inspector.live()
-    hashed.delete_session(ended)
-    assert leads_to(raw, ended) is None
-    outcomes: list[Any] = RacingCalls.gather_results(
-        *(partial(renew, hashed, idle) for _ in range(8))
-    )
-    assert len(set(outcomes)) == 1
-    assert leads_to(hashed, idle) == outcomes[0]
-    hashed.delete_session(idle)
-    assert leads_to(hashed, outcomes[0]) is None
-    assert hashed.delete_other_sessions("u1", kept) is True
-    assert inspector.live() == {kept}
-    hashed.delete_sessions_by_user_id("u1")
-    assert inspector.live() == set()
-
-
-def test_chain_of_raw_and_hashed_ids_is_revoked(
-    hashed: RedisSessionAdapter, raw: RedisSessionAdapter
-) -> None:
-    """Revoking a used id revokes its successors, both raw and hashed, even without the key."""
-    for adapter in (hashed, raw):
-        used = add(raw)
-        new = renew(hashed, renew(raw, used) or "")
-        assert leads_to(hashed, new) == new
-        adapter.delete_session(used)
-        assert leads_to(hashed, new) is None
-
-
-def test_process_without_keys(
-    hashed: RedisSessionAdapter, raw: RedisSessionAdapter
-) -> None:
-    """A process without the key finds and revokes no hashed session by its id.
-
-    It never takes a hash for an id, and can still revoke all sessions of a user.
-    """
-    used, other = add(raw), add(hashed)
-    new = renew(hashed, used)
-    assert [leads_to(raw, id_) for id_ in (used, new, other)] == [None] * 3
-    assert renew(raw, used) is None
-    raw.delete_session(other)
-    assert [leads_to(hashed, id_) for id_ in (used, new, other)] == [new, new, other]
-    assert len(raw.get_sessions_by_user_id("u1")) == 2
-    raw.delete_sessions_by_user_id("u1")
-    assert [leads_to(hashed, id_) for id_ in (used, new, other)] == [None] * 3
-
-
-def test_rotation(client: Any) -> None:
-    """A new key is first added last, then moved to the front: nobody is logged out."""
-    rings = ([OLD], [OLD, KEY], [KEY, OLD])
-    processes = [RedisSessionAdapter(client, id_keys=ring, raw_ids="refuse") for ring in rings]
-    for before, after in pairwise(processes):
-        one, used = add(before), add(before)
-        new = renew(before, used)
-        newer = renew(after, new or "")
-        assert newer is not None
-        for process in (before, after):  # both run during a deployment
-            assert [leads_to(process, id_) for id_ in (one, used, new, newer)] == [
-                one,
-                newer,
-                newer,
-                newer,
-            ]
-        assert after.delete_other_sessions("u1", used) is True
-        assert [leads_to(before, id_) for id_ in (one, newer)] == [None, newer]
-        before.delete_session(used)
-        assert leads_to(after, newer) is None
-
-
-def test_key_that_is_dropped(client: Any) -> None:
-    """Ids hashed with a removed key are unknown, but revoking all sessions still revokes theirs."""
-    old, current = (RedisSessionAdapter(client, id_keys=ring) for ring in ([OLD], [KEY]))
-    used, other = add(old), add(old)
-    new = renew(old, used)
-    assert [leads_to(current, id_) for id_ in (used, new, other)] == [None] * 3
-    assert renew(current, other) is None
-    assert current.delete_other_sessions("u1", other) is False
-    assert [leads_to(old, id_) for id_ in (used, new, other)] == [None] * 3
-
-
-def test_moving_in_three_steps(
-    client: Any, raw: RedisSessionAdapter, inspector: Inspector
-) -> None:
-    """``write``, ``read`` and ``refuse`` follow each other; each works beside the one before.
-
-    In the end, no raw id is accepted.
-    """
-    writing, reading, refusing = (
-        RedisSessionAdapter(client, id_keys=[KEY], raw_ids=mode)
-        for mode in ("write", "read", "refuse")
-    )
-    first = add(writing)
-    assert [leads_to(each, first) for each in (raw, writing, reading)] == [first] * 3
-    second = renew(reading, first)
-    assert [leads_to(each, first) for each in (writing, reading)] == [second] * 2
-    third = renew(writing, second or "")  # an older process renews a session of a newer one
-    assert third in inspector.live()
-    assert [
-        leads_to(each, id_) for each in (writing, reading) for id_ in (first, second)
-    ] == [third] * 4
-    assert leads_to(refusing, third) is None
-    assert renew(refusing, third or "") is None
-    refusing.delete_session(third or "")
-    assert leads_to(reading, third) == third
-    reading.delete_session(first)
-    assert leads_to(writing, third) is None
 
 
 RIGHTS: Final = {
@@ -447,71 +301,7 @@ def test_least_rights(kind: str, client: Any, inspector: Inspector, raw_ids: Raw
     assert inspector.live() == set()
 
 
-@of_one_server
-def test_settings(client: Any) -> None:
-    """Wrong settings are refused when the adapter is created, with advice."""
-    refused: list[tuple[list[bytes], Any, str]] = [
-        ([], "refuse", "raw_ids='refuse' needs id_keys"),
-        ([], "never", "raw_ids must be 'write', 'read' or 'refuse'"),
-        ([KEY], "never", "raw_ids must be 'write', 'read' or 'refuse'"),
-        ([b"short"], "read", "make one with secrets.token_bytes"),
-    ]
-    for keys, raw_ids, message in refused:
-        with pytest.raises(ValueError, match=message):
-            RedisSessionAdapter(client, id_keys=keys, raw_ids=raw_ids)
-    assert KEY.hex() not in repr(vars(RedisSessionAdapter(client, id_keys=[KEY])))
-    assert repr(KEY) not in repr(vars(RedisSessionAdapter(client, id_keys=[KEY])))
-
-
 # A stolen dump
-
-
-def tokens_in(inspector: Inspector) -> set[str]:
-    """Return everything that a thief could try as an id."""
-    text = dump(inspector)
-    tokens = {
-        *re.split(r'[\s{}\[\]":,]+', text),
-        *re.findall(r"[0-9A-Za-z]{40}", text),
-        *re.findall(r"\w+", text),
-        *text.splitlines(),
-    }
-    return (
-        tokens
-        | {token[start : start + 40] for token in tokens for start in range(0, len(token), 8)}
-    ) - {""}
-
-
-def test_stolen_dump(
-    hashed: RedisSessionAdapter, raw: RedisSessionAdapter, inspector: Inspector
-) -> None:
-    """Nothing stored in Redis logs anybody in, with or without the key, even within a grace."""
-    auth, without_key = to_auth(hashed), to_auth(raw)
-    used = auth.create_session("u1", metadata={"agent": "x"})
-    session = auth.renew_session((auth.renew_session(used.session_id)).session_id)
-    assert '"sealed"' in dump(inspector)
-    tokens = tokens_in(inspector)
-    assert len([token for token in tokens if re.fullmatch("[0-9a-f]{64}", token)]) >= 3
-    for token in tokens:
-        assert leads_to(hashed, token) is None
-        assert renew(hashed, token) is None
-        assert hashed.delete_other_sessions("nobody", token) is False
-        for each in (auth, without_key):
-            with pytest.raises(InvalidSessionId):
-                each.validate_session(token)
-    assert (auth.validate_session(used.session_id)).session_id == session.session_id
-    assert (auth.validate_session(session.session_id)).user_id == "u1"
-
-
-def test_control_dump_without_id_keys_contains_ids(
-    raw: RedisSessionAdapter, inspector: Inspector
-) -> None:
-    """Control: without keys, the same search finds the session's id and the used id."""
-    auth = to_auth(raw)
-    used = auth.create_session("u1")
-    session = auth.renew_session(used.session_id)
-    assert {used.session_id, session.session_id} == {
-        token for token in tokens_in(inspector) if leads_to(raw, token)
-    }
 
 
 @of_one_server
@@ -574,18 +364,6 @@ def test_tampered_markers(
         None,
         mine_new,
     ]
-
-
-def test_grace(hashed: RedisSessionAdapter, inspector: Inspector) -> None:
-    """A sealed marker has its successor only within the grace; revoking still follows it."""
-    used, other = add(hashed), add(hashed)
-    new, unseen = renew(hashed, used, 10_000), renew(hashed, other, 0)
-    assert [leads_to(hashed, id_) for id_ in (used, other)] == [new, None]
-    inspector.age(RING.stored(used), 10_000)
-    assert leads_to(hashed, used) is None
-    assert renew(hashed, used) is None
-    hashed.delete_session(used, other)
-    assert [leads_to(hashed, id_) for id_ in (new, unseen)] == [None, None]
 
 
 @of_one_server
@@ -655,29 +433,6 @@ def test_mismatched_reply_is_retried(inspector: Inspector, method: str) -> None:
         else:
             adapter.delete_session(session_id)
             assert leads_to(adapter, session_id) is None
-
-
-@of_one_server
-def test_auth_over_hashed_ids(hashed: RedisSessionAdapter, inspector: Inspector) -> None:
-    """``Auth`` works the same: idle sessions are renewed, used ids accepted, devices revoked."""
-    time = Time(row("x").idle_expires - HOUR)
-    auth = to_auth(hashed, clock=time, session_expires_in=SessionExpiry())
-    session = auth.create_session("u1", metadata={"agent": "x"})
-    time.advance(SessionExpiry().active * 1.5)
-    renewed = auth.validate_session(session.session_id)
-    assert renewed.fresh
-    assert (auth.validate_session(session.session_id)).session_id == renewed.session_id
-    assert (auth.get_session(renewed.session_id)).metadata == {"agent": "x"}
-    other = auth.create_session("u1")
-    assert [device.handle for device in auth.get_all_user_sessions("u1")] == [
-        other.handle,
-        session.handle,
-    ]
-    assert auth.invalidate_user_session("u1", other.handle) is True
-    assert auth.invalidate_all_user_sessions("u1", keep=session.session_id) is True
-    assert inspector.live() == {RING.stored(renewed.session_id)}
-    auth.invalidate_session(session.session_id)
-    assert inspector.live() == set()
 
 
 @of_one_server
