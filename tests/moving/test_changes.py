@@ -332,7 +332,7 @@ def test_expired(move: Move) -> None:
         assert adapter.get_session(successor.id) == successor
 
 
-@pytest.mark.parametrize("moment", ["leave", "forget"])
+@pytest.mark.parametrize("moment", ["mark_leaving", "forget"])
 def test_killed_while_a_session_is_removed(
     move: Move, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

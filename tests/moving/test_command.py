@@ -377,6 +377,23 @@ def test_hashes_to_plain_ids(places: Places) -> None:
         assert outcome.code == 2
         assert "hashes of session ids, which can't be turned back" in outcome.errors
         assert client.dbsize() == 0
+        assert not Path("lucia-copy.sqlite").exists(), "it would refuse a run with the keys"
+
+
+def test_state_file_of_others(places: Places) -> None:
+    """An existing state file becomes its owner's alone; a symbolic link is refused."""
+    source, destination = both(places)
+    with source.application() as old:
+        old.create_session(USERS[0])
+        Path("state").touch(mode=0o666)
+        Path("state").chmod(0o666)
+        assert copy(source, destination, "--state", "state").code == 0
+        assert Path("state").stat().st_mode & 0o777 == 0o600
+        Path("link").symlink_to("state")
+        assert copy(source, destination, "--state", "link").code == 2
+        destination = places.make("redis", 2)
+        assert copy(source, destination, "--state", ":memory:").code == 0
+        assert Path(":memory:").stat().st_size > 0
 
 
 def test_forgotten_keys(places: Places) -> None:

@@ -281,7 +281,7 @@ class Copier:
         records = self._records(rows)
         known = self._ledger.find(records)
         self._seen_before += sum(not entry.is_seen for entry in known.values())
-        self._ledger.see(known)
+        self._ledger.mark_seen(known)
         new: list[_Record] = []
         for digest, record in records.items():
             if digest not in known:
@@ -317,6 +317,7 @@ class Copier:
         """Store sessions that were not copied before."""
         revoked = self._revoked_there([record.row for record in records])
         wanted = [record for record in records if record.row.id not in revoked]
+        self._ledger.begin_writing()
         results = self._destination.insert([record.row for record in wanted]) if wanted else []
         entries: list[tuple[SessionRow, str, Skipped | None]] = [
             (record.row, "", Skipped.REVOKED_THERE)
@@ -365,7 +366,7 @@ class Copier:
                 found.append((used, entry))
         # Together, since each change of the file waits for the disk.
         digests = [entry.digest for _, entry in found if entry is not None]
-        self._ledger.leave(digests)
+        self._ledger.mark_leaving(digests)
         done: list[bytes] = []
         changed: list[bytes] = []
         for used, entry in found:
@@ -375,7 +376,7 @@ class Copier:
                 (done if is_done else changed).append(entry.digest)
         self._ledger.forget(done)
         # Without their entries they would be used ids that were never copied.
-        self._ledger.keep(changed)
+        self._ledger.mark_changed(changed)
 
     def _fingerprint_of(self, session_id: str, entry: Entry | None) -> str | None:
         """Return the fingerprint of the record that was copied; None if none was."""
@@ -396,7 +397,7 @@ class Copier:
             for user_id, entries in users
         }
         digests = [entry.digest for entries in gone.values() for entry in entries]
-        self._ledger.leave(digests)
+        self._ledger.mark_leaving(digests)
         for user_id, entries in gone.items():
             self._remove_from_destination(user_id, entries, set(map(login_of, rows[user_id])))
         self._ledger.forget(digests)

@@ -70,17 +70,29 @@ def login_of(row: SessionRow) -> bytes:
     return hashlib.sha256(handle_of(row).encode(errors="surrogatepass")).digest()
 
 
+def _keep_private(path: Path) -> None:
+    """Make the file, or take the rights on it away from others; refuse a symbolic link."""
+    # SQLite gives the files beside it the same rights.
+    number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        os.fchmod(number, 0o600)
+    finally:
+        os.close(number)
+
+
 class Ledger:
     """The open state file.
 
     Args:
         database: the file's connection.
         run: the number of this run.
+        unused: the file's path if it is new, and the destination has nothing that it would know of.
     """
 
-    def __init__(self, database: sqlite3.Connection, run: int) -> None:
+    def __init__(self, database: sqlite3.Connection, run: int, unused: Path | None) -> None:
         self._database = database
         self.run = run
+        self.unused = unused
 
     @classmethod
     def open(cls, path: Path, settings: Mapping[str, Any], *, dry_run: bool = False) -> Self:
@@ -94,9 +106,9 @@ class Ledger:
         Raises:
             CopyError: it is no state file, belongs to another copy, or is in use.
         """
+        path = Path(os.path.abspath(path))  # noqa: PTH100  SQLite gives ":memory:" a meaning
         if not dry_run:
-            # SQLite gives the files beside it the same rights.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            _keep_private(path)
         database = sqlite3.connect("" if dry_run else path, timeout=0, isolation_level=None)
         try:
             if dry_run and path.exists():
@@ -107,7 +119,8 @@ class Ledger:
             database.execute("PRAGMA locking_mode = EXCLUSIVE")
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = FULL")
-            return cls(database, _begin_run(database, {"version": VERSION, **settings}, path))
+            run = _begin_run(database, {"version": VERSION, **settings}, path)
+            return cls(database, run, path if run == 1 and not dry_run else None)
         except sqlite3.OperationalError as error:
             database.close()
             raise CopyError(
@@ -123,6 +136,10 @@ class Ledger:
     def close(self) -> None:
         """Close the file."""
         self._database.close()
+
+    def begin_writing(self) -> None:
+        """Note that something may be written to the destination: from now on the file is needed."""
+        self.unused = None
 
     def find(self, digests: Iterable[bytes]) -> dict[bytes, Entry]:
         """Return the entries of these digests."""
@@ -156,17 +173,17 @@ class Ledger:
             ],
         )
 
-    def see(self, digests: Iterable[bytes]) -> None:
+    def mark_seen(self, digests: Iterable[bytes]) -> None:
         """Remember that this run has seen sessions in the source."""
         self._write(
             "UPDATE copied SET seen = ? WHERE digest = ?", [(self.run, each) for each in digests]
         )
 
-    def leave(self, digests: Iterable[bytes]) -> None:
+    def mark_leaving(self, digests: Iterable[bytes]) -> None:
         """Remember that the copy is about to remove sessions from the destination."""
         self._write("UPDATE copied SET leaving = 1 WHERE digest = ?", [(each,) for each in digests])
 
-    def keep(self, digests: Iterable[bytes]) -> None:
+    def mark_changed(self, digests: Iterable[bytes]) -> None:
         """Keep the entries of sessions that the destination has changed until they expire."""
         self._write(
             "UPDATE copied SET refused = ?, seen = ?, leaving = 0 WHERE digest = ?",

@@ -243,6 +243,8 @@ def copy(
         raise typer.Exit(EXIT_FAILED) from None
     if reason is not None:
         print_error(errors, "copy", reason)
+        if ledger.unused is not None:  # it would refuse the right options
+            ledger.unused.unlink()
     code = (
         EXIT_FAILED
         if reason is not None
