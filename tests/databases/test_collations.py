@@ -30,7 +30,8 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.schema import CreateTable
 
-from lucia._sqlalchemy.tables import AuthTables, equals, is_one_of
+from lucia._sqlalchemy.comparison import equals, is_one_of
+from lucia._sqlalchemy.tables import AuthTables
 from tests.support.sql_servers import SqlServer
 
 

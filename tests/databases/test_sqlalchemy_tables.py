@@ -38,14 +38,10 @@ from lucia._sqlalchemy import statements as steps
 from lucia._sqlalchemy.at_rest import PlainIds
 from lucia._sqlalchemy.cleanup import CleanupOptions, delete_rows, expiring_tables, find_expired
 from lucia._sqlalchemy.columns import KeyColumns
+from lucia._sqlalchemy.rows import StatementResult
+from lucia._sqlalchemy.sources import hide_parameters, was_rolled_back
 from lucia._sqlalchemy.statements import Steps
-from lucia._sqlalchemy.tables import (
-    AuthTables,
-    StatementResult,
-    check_throttle,
-    hide_parameters,
-    was_rolled_back,
-)
+from lucia._sqlalchemy.tables import AuthTables, check_throttle
 from lucia._sqlalchemy.throttling import Names, count_attempt, judge_attempt, take_back
 from lucia.errors import InvalidUserId
 from lucia.models import UNSET, KeyRow, SessionRow

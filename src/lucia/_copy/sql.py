@@ -29,15 +29,11 @@ from lucia._copy.stores import PAGE_SIZE, Inserted, Page, Skipped, UsedSession, 
 from lucia._rules.sessions import MARKER_MS, Clock, system_clock
 from lucia._sqlalchemy import statements as steps
 from lucia._sqlalchemy.at_rest import sealed_in, used_attributes
+from lucia._sqlalchemy.comparison import equals, is_one_of
+from lucia._sqlalchemy.rows import session_rows
+from lucia._sqlalchemy.sources import Engine
 from lucia._sqlalchemy.statements import Steps
-from lucia._sqlalchemy.tables import (
-    AuthTables,
-    Engine,
-    check_sessions,
-    equals,
-    is_one_of,
-    session_rows,
-)
+from lucia._sqlalchemy.tables import AuthTables, check_sessions
 from lucia._sync.stores.sqlalchemy import SQLAlchemyAdapter
 from lucia.models import SessionRow
 

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Table, and_, delete, not_, select, true
 
 from lucia._rules.sessions import Clock, milliseconds
+from lucia._sqlalchemy.comparison import is_one_of
 from lucia._sqlalchemy.statements import Steps, blocks
-from lucia._sqlalchemy.tables import AuthTables, is_one_of
+from lucia._sqlalchemy.tables import AuthTables
 
 
 class DeletedRows(NamedTuple):

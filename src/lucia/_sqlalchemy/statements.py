@@ -28,17 +28,9 @@ from lucia._rules.caps import surplus_sessions
 from lucia._rules.sessions import MARKER_MS
 from lucia._sqlalchemy.at_rest import StoredIds, sealed_attributes, successor_of
 from lucia._sqlalchemy.columns import KeyTable, SessionTable
-from lucia._sqlalchemy.tables import (
-    AuthTables,
-    StatementResult,
-    check_assigned_ids,
-    check_sessions,
-    equals,
-    is_one_of,
-    key_row,
-    session_rows,
-    user_row,
-)
+from lucia._sqlalchemy.comparison import equals, is_one_of
+from lucia._sqlalchemy.rows import StatementResult, key_row, session_rows, user_row
+from lucia._sqlalchemy.tables import AuthTables, check_assigned_ids, check_sessions
 from lucia.errors import DuplicateKeyId, DuplicateSessionId, InvalidUserId, LuciaError
 from lucia.models import KeyRow, SessionRow, Unset, UserRow
 

@@ -1,52 +1,28 @@
-"""The tables of the SQLAlchemy adapters, and the objects that are made of their rows.
-
-Also what both flavours need besides: which errors to retry, and errors without secrets.
-"""
+"""The tables of the SQLAlchemy adapters."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Self, cast
+from typing import Any, Final, NamedTuple, cast
 from uuid import UUID, uuid4
 
 from sqlalchemy import (
     JSON,
     BigInteger,
-    BinaryExpression,
     Boolean,
     Column,
-    ColumnElement,
-    Connection,
-    CursorResult,
-    Engine,
     ForeignKey,
     FromClause,
     Index,
     Integer,
-    LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
-    Result,
-    Row,
     String,
     Table,
     Text,
     Uuid,
-    bindparam,
-    literal,
 )
-from sqlalchemy import cast as sql_cast
 from sqlalchemy.dialects import mssql, mysql
-from sqlalchemy.exc import DBAPIError, StatementError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
-from sqlalchemy.ext.asyncio import async_sessionmaker as AsyncSessionMaker
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.orm import Session
-from sqlalchemy.orm import sessionmaker as SessionMaker
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.schema import SchemaItem
 
-from lucia._logs import row_ignored
-from lucia._rules.database_errors import hide_values, is_rollback
 from lucia._rules.user_ids import UserIdType
 from lucia._sqlalchemy.columns import (
     KeyColumns,
@@ -57,34 +33,10 @@ from lucia._sqlalchemy.columns import (
     fills_itself,
     named_table,
 )
-from lucia._sqlalchemy.user_ids import UserIdText, column_as_text, ids_of, unwrapped
-from lucia.models import MAX_ID_LENGTH, KeyRow, SessionRow, UserRow
+from lucia._sqlalchemy.user_ids import UserIdText, column_as_text, ids_of
+from lucia.models import MAX_ID_LENGTH
 
-__all__ = [
-    "AsyncConnection",
-    "AsyncEngine",
-    "AsyncSession",
-    "AsyncSessionMaker",
-    "AuthTables",
-    "Connection",
-    "Engine",
-    "Session",
-    "SessionMaker",
-    "StatementResult",
-    "check_assigned_ids",
-    "check_sessions",
-    "check_source",
-    "check_throttle",
-    "equals",
-    "hide_parameters",
-    "is_one_of",
-    "key_row",
-    "owns_transactions",
-    "result_of",
-    "session_rows",
-    "user_row",
-    "was_rolled_back",
-]
+__all__ = ["AuthTables", "check_assigned_ids", "check_sessions", "check_throttle"]
 
 
 class AuthTables:
@@ -201,16 +153,6 @@ class AuthTables:
                 f"its attributes are: {known}"
             )
         return {self.attributes[name]: value for name, value in attributes.items()}
-
-
-def check_source(adapter: object, source: object, *kinds: type[object]) -> None:
-    """Raise `TypeError` unless an adapter can get its transactions from this source."""
-    if not isinstance(source, kinds):
-        expected = ", ".join(kind.__name__ for kind in kinds)
-        raise TypeError(
-            f"{type(adapter).__name__} takes one of {expected}, not "
-            f"{type(source).__module__}.{type(source).__qualname__}"
-        )
 
 
 def check_assigned_ids(tables: AuthTables) -> Table:
@@ -388,141 +330,3 @@ def _options(users: FromClause) -> dict[str, Any]:
         for name, value in table.dialect_kwargs.items()
         if name.endswith(("_charset", "_collate"))
     }
-
-
-def equals(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
-    """Return the condition that a column holds exactly this text, by any collation."""
-    return _Exactly(column == text, _utf8(column) == _utf8(literal(text, column.type)))
-
-
-def is_one_of(column: ColumnElement[Any], texts: Sequence[str]) -> ColumnElement[bool]:
-    """Return the condition that a column holds exactly one of these texts, by any collation."""
-    if len(texts) == 1:
-        return equals(column, texts[0])
-    values = bindparam(None, list(texts), type_=column.type, expanding=True, unique=True)
-    return _Exactly(column.in_(texts), _utf8(column).in_(values))
-
-
-def _utf8(column: ColumnElement[Any]) -> ColumnElement[bytes]:
-    # First to one character set: the column's may differ from the connection's, and then the same
-    # text has other bytes.
-    return sql_cast(sql_cast(column, mysql.CHAR(charset="utf8mb4")), LargeBinary)
-
-
-class _Exactly(FunctionElement[bool]):
-    """A comparison by a column's collation, which can use an index, and the same one of bytes.
-
-    MySQL and MariaDB need both: an application's own user table, and tables that were made by an
-    earlier version of this library, have the database's default collation, by which ``é`` equals
-    ``E``. Other databases get the first alone.
-    """
-
-    inherit_cache = True
-    type = Boolean()
-
-    def self_group(self, against: object = None) -> Self:
-        return self  # Otherwise SQLAlchemy appends "= 1" for databases without booleans.
-
-
-@compiles(_Exactly)
-def _compare(element: _Exactly, compiler: SQLCompiler, **options: Any) -> str:
-    return compiler.process(next(iter(element.clauses)), **options)
-
-
-@compiles(_Exactly, "mysql", "mariadb")
-def _compare_bytes_too(element: _Exactly, compiler: SQLCompiler, **options: Any) -> str:
-    comparison, _ = element.clauses
-    compared = cast(BinaryExpression[Any], comparison).left.type.dialect_impl(compiler.dialect)
-    if not isinstance(unwrapped(compared), String):  # numbers and UUIDs have no collation
-        return _compare(element, compiler, **options)
-    return f"({' AND '.join(compiler.process(clause, **options) for clause in element.clauses)})"
-
-
-class StatementResult(NamedTuple):
-    """The result of a statement.
-
-    Attributes:
-        rows: the rows that it returned.
-        changed: how many rows it changed.
-        primary_key: that of the one row that it inserted, if the database or the driver says it.
-    """
-
-    rows: Sequence[Row[Any]]
-    changed: int
-    primary_key: Sequence[Any] = ()
-
-
-def result_of(result: Result[Any]) -> StatementResult:
-    """Return what operations need of a database's result."""
-    cursor = cast(CursorResult[Any], result)
-    primary_key = cursor.inserted_primary_key if cursor.is_insert else None
-    rows = cursor.all() if cursor.returns_rows else ()
-    return StatementResult(rows, cursor.rowcount, primary_key or ())
-
-
-def user_row(tables: AuthTables, row: Sequence[Any]) -> UserRow:
-    """Return the user in a row of the id and the attributes."""
-    return UserRow(id=row[0], attributes=dict(zip(tables.attributes, row[1:], strict=True)))
-
-
-def key_row(row: Sequence[Any]) -> KeyRow:
-    """Return the key in a row of ``auth_key``."""
-    key_id, user_id, hashed_password, primary_key, expires = row
-    return KeyRow(
-        id=key_id,
-        user_id=user_id,
-        hashed_password=hashed_password,
-        primary_key=primary_key,
-        expires=expires,
-    )
-
-
-def session_rows(rows: Iterable[Sequence[Any]]) -> list[SessionRow]:
-    """Return the sessions in rows of ``auth_session``.
-
-    A row that is no valid session, which others have written, is logged and left out.
-    """
-    sessions = (_session_row(row) for row in rows)
-    return [session for session in sessions if session is not None]
-
-
-def _session_row(row: Sequence[Any]) -> SessionRow | None:
-    session_id, user_id, active_expires, idle_expires, attributes, _ = row
-    if isinstance(attributes, Mapping):
-        try:
-            return SessionRow(
-                id=session_id,
-                user_id=user_id,
-                active_expires=active_expires,
-                idle_expires=idle_expires,
-                attributes=cast(Mapping[str, Any], attributes),
-            )
-        except (TypeError, ValueError):
-            pass
-    row_ignored()
-    return None
-
-
-def was_rolled_back(error: DBAPIError) -> bool:
-    """Return whether the database rolled the transaction back because of another one."""
-    return is_rollback(error.orig)
-
-
-def owns_transactions(
-    source: AsyncEngine | AsyncSessionMaker[Any] | Engine | SessionMaker[Any],
-    tables: AuthTables,
-) -> bool:
-    """Return whether the source begins new transactions."""
-    if isinstance(source, AsyncEngine | Engine):
-        return True
-    # A sessionmaker that is bound to one connection does not: its sessions may join a transaction
-    # of the caller's, and all of that is lost when the database rolls it back.
-    return isinstance(source().get_bind(clause=tables.key), Engine)
-
-
-def hide_parameters(error: StatementError) -> None:
-    """Remove the statement's values (ids, hashes, attributes) from this error and its causes."""
-    parameters = error.params
-    error.hide_parameters = True
-    error.params = None
-    hide_values(error, parameters)

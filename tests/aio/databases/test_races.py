@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from lucia._async.stores import sql_transactions as transactions
-from lucia._sqlalchemy.tables import was_rolled_back
+from lucia._sqlalchemy.sources import was_rolled_back
 from lucia.adapters.sqlalchemy import AsyncSQLAlchemyAdapter
 from tests.aio.support.races import AsyncRaces
 from tests.aio.support.unsafe_adapters import UNSAFE

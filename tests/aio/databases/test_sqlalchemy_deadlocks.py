@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from lucia._async.stores import sql_transactions as adapters
 from lucia._logs import revocation
 from lucia._rules.database_errors import MAX_ATTEMPTS
-from lucia._sqlalchemy.tables import was_rolled_back
+from lucia._sqlalchemy.sources import was_rolled_back
 from lucia._testing.racing_calls import AsyncRacingCalls
 from lucia.adapters.sqlalchemy import AsyncSQLAlchemyAdapter, AuthTables
 from lucia.errors import DuplicateKeyId, DuplicateSessionId

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from lucia._sync.stores import sql_transactions as transactions
-from lucia._sqlalchemy.tables import was_rolled_back
+from lucia._sqlalchemy.sources import was_rolled_back
 from lucia.adapters.sqlalchemy import SQLAlchemyAdapter
 from tests.sync.support.races import Races
 from tests.sync.support.unsafe_adapters import UNSAFE

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from lucia._sync.stores import sql_transactions as adapters
 from lucia._logs import revocation
 from lucia._rules.database_errors import MAX_ATTEMPTS
-from lucia._sqlalchemy.tables import was_rolled_back
+from lucia._sqlalchemy.sources import was_rolled_back
 from lucia._testing.racing_calls import RacingCalls
 from lucia.adapters.sqlalchemy import SQLAlchemyAdapter, AuthTables
 from lucia.errors import DuplicateKeyId, DuplicateSessionId

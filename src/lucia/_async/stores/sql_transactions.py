@@ -9,19 +9,19 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 from lucia._compat.pause import AsyncPause
 from lucia._rules.database_errors import MAX_ATTEMPTS, retry_pause
 from lucia._sqlalchemy import statements as steps
-from lucia._sqlalchemy.statements import Steps
-from lucia._sqlalchemy.tables import (
+from lucia._sqlalchemy.rows import result_of
+from lucia._sqlalchemy.sources import (
     AsyncConnection,
     AsyncEngine,
     AsyncSession,
     AsyncSessionMaker,
-    AuthTables,
     check_source,
     hide_parameters,
     owns_transactions,
-    result_of,
     was_rolled_back,
 )
+from lucia._sqlalchemy.statements import Steps
+from lucia._sqlalchemy.tables import AuthTables
 from lucia.errors import LuciaError
 
 T = TypeVar("T")

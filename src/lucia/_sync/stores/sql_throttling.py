@@ -11,8 +11,8 @@ from lucia._rules.database_errors import MAX_ATTEMPTS
 from lucia._rules.sessions import Clock
 from lucia._rules.throttling import Attempt, FailureRule
 from lucia._sqlalchemy.at_rest import StoredIds
-from lucia._sqlalchemy.engines import OwnEngine
-from lucia._sqlalchemy.tables import Session, AuthTables, check_throttle
+from lucia._sqlalchemy.sources import OwnEngine, Session
+from lucia._sqlalchemy.tables import AuthTables, check_throttle
 from lucia._sqlalchemy.throttling import Names, count_attempt, judge_attempt, take_back
 
 WORD_BYTES = 6
