@@ -1,20 +1,23 @@
 """SQLite in WAL mode, written to by several processes, threads and transactions at once."""
 
+import asyncio
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from subprocess import PIPE, STDOUT, Popen
+from traceback import clear_frames
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event, func, make_url, select
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import Engine, StaticPool, event, func, make_url, select
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
-from lucia.adapters.sqlalchemy import SQLAlchemyAdapter
+from lucia.adapters.sqlalchemy import AsyncSQLAlchemyAdapter, SQLAlchemyAdapter
 from tests.support.sqlite_writers import SIGN_UPS
-from tests.support.suite_databases import TABLES, SuiteDatabase, tables
+from tests.support.suite_databases import TABLES, AsyncSuiteDatabase, SuiteDatabase, tables
 
 PROCESSES = 4
 
@@ -52,6 +55,34 @@ def test_several_processes(engine: Engine) -> None:
     assert [writer.returncode for writer in writers] == [0] * PROCESSES
     assert count(engine, TABLES.user) == PROCESSES * SIGN_UPS
     assert count(engine, TABLES.key) == PROCESSES * SIGN_UPS
+
+
+async def test_an_error_keeps_no_cursor(engine: Engine) -> None:
+    """When an error is freed, the event loop does not wait for its connection's next statement.
+
+    SQLAlchemy 2.0 leaves the cursor of a refused statement to the garbage collector, and freeing it
+    takes the lock that the connection's thread has while it works.
+    """
+    entered, go_on = threading.Event(), threading.Event()
+
+    def wait() -> bool:
+        entered.set()
+        return go_on.wait(10)
+
+    url = engine.url.set(drivername="sqlite+aiosqlite")
+    async with AsyncSuiteDatabase(url, poolclass=StaticPool) as one_connection:
+        adapter = AsyncSQLAlchemyAdapter(one_connection, TABLES)
+        await adapter.set_user("anna", {}, None)
+        with pytest.raises(IntegrityError) as refused:
+            await adapter.set_user("anna", {}, None)
+        async with one_connection.connect() as connection:
+            raw: Any = await connection.get_raw_connection()
+            await raw.driver_connection.create_function("wait", 0, wait)
+            statement = asyncio.create_task(connection.execute(select(func.wait())))
+            await asyncio.to_thread(entered.wait)
+            clear_frames(refused.value.__traceback__)
+            go_on.set()
+            assert (await statement).scalar_one()
 
 
 def begin_with(engine: Engine, statement: str) -> None:

@@ -4,6 +4,7 @@ SQLAlchemy's classes are exported under names that differ between sync and async
 Also the errors of transactions: which are retried, and what is hidden in them.
 """
 
+from traceback import clear_frames
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Table
@@ -28,6 +29,7 @@ __all__ = [
     "Session",
     "SessionMaker",
     "check_source",
+    "free_cursor",
     "hide_parameters",
     "owns_transactions",
     "was_rolled_back",
@@ -67,6 +69,17 @@ def hide_parameters(error: StatementError) -> None:
     error.hide_parameters = True
     error.params = None
     hide_values(error, parameters)
+
+
+def free_cursor(error: DBAPIError) -> None:
+    """Free the cursor of the statement that failed, while no other one runs on its connection.
+
+    With SQLAlchemy 2.0 and aiosqlite it lives as long as the error, and is freed by the event loop.
+    That then waits for what the connection's own thread is doing, such as for a lock of another
+    connection, which only the event loop could end.
+    """
+    if error.orig is not None:
+        clear_frames(error.orig.__traceback__)
 
 
 class AsyncOwnEngine:

@@ -16,6 +16,7 @@ from lucia._sqlalchemy.sources import (
     AsyncSession,
     AsyncSessionMaker,
     check_source,
+    free_cursor,
     hide_parameters,
     owns_transactions,
     was_rolled_back,
@@ -164,3 +165,6 @@ async def _run(transaction: AsyncTransaction, operation: Steps[T]) -> T:
     except StopIteration as end:
         result: T = end.value
         return result
+    except DBAPIError as error:
+        free_cursor(error)
+        raise

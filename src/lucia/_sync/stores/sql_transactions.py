@@ -17,6 +17,7 @@ from lucia._sqlalchemy.sources import (
     Session,
     SessionMaker,
     check_source,
+    free_cursor,
     hide_parameters,
     owns_transactions,
     was_rolled_back,
@@ -165,3 +166,6 @@ def _run(transaction: Transaction, operation: Steps[T]) -> T:
     except StopIteration as end:
         result: T = end.value
         return result
+    except DBAPIError as error:
+        free_cursor(error)
+        raise
