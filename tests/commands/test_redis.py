@@ -571,6 +571,8 @@ def test_other_database(inspector: Inspector, auth: Auth[User], command: tuple[s
 class Greeting(BaseHTTPRequestHandler):
     """Answers as web servers do."""
 
+    default_request_version = "HTTP/1.1"  # a status line, also if the request has no version
+
     def log_message(self, format: str, *args: Any) -> None:
         """Log nothing."""
 

@@ -249,6 +249,8 @@ def test_no_collation_where_none_is_needed() -> None:
     for name in ("postgresql", "sqlite", "oracle"):
         dialect = make_url(f"{name}://").get_dialect()()
         for table in METADATA["library"].tables.values():
+            if name == "oracle" and "attributes" in table.c:
+                continue  # SQLAlchemy 2.0 has no JSON for Oracle
             assert "COLLATE" not in str(CreateTable(table).compile(dialect=dialect))
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any, Final
 
+import asyncpg  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
 import pytest
 from sqlalchemy import func, make_url, select
 from sqlalchemy.exc import DBAPIError
@@ -43,14 +44,14 @@ class AsyncSignUps:
         )
 
     async def sign_up(self, name: str) -> Exception | None:
-        """Sign up, and return the error of SQLAlchemy or of the operating system, if any.
+        """Sign up, and return the error of SQLAlchemy, asyncpg or the operating system, if any.
 
         Any other error is raised.
         """
         try:
             await self._auth.create_user(primary_key=PrimaryKey("email", name, PASSWORD))
-        # asyncpg's errors while it connects are OSErrors, which SQLAlchemy does not wrap.
-        except (DBAPIError, OSError) as error:
+        # SQLAlchemy does not wrap asyncpg's errors while it connects.
+        except (DBAPIError, OSError, asyncpg.PostgresConnectionError) as error:
             return error
         return None
 

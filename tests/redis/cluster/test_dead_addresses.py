@@ -23,6 +23,7 @@ from lucia._redis.transport.topology import InCluster, topology_of
 from lucia._sync.stores.redis.router import open_route
 from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
 from lucia.errors import StoreUnavailable
+from tests.aio.support.rendezvous import until
 from tests.support.cluster_changes import (
     FLAVOURS,
     EitherAdapter,
@@ -344,10 +345,10 @@ async def test_connections_to_an_old_master(
         )
         assert await adapter.get("one") is None
         route = await adapter.route()
-        blocking, alone = ("BLPOP", "nothing", "0.5"), SendMode(alone=True)
+        blocking, alone = ("BLPOP", "nothing", "1"), SendMode(alone=True)
         in_use = [adapter.call(route.ask, None, [blocking], SECONDS, alone) for _ in range(3)]
         waiting = asyncio.gather(*in_use)
-        await asyncio.sleep(0.2)
+        await until(lambda: old.client.info("clients")["blocked_clients"] == len(in_use))
         new.client.replicaof("NO", "ONE")
         name(new.port)
         assert await ping(flavour, route) == [b"PONG"]

@@ -13,7 +13,7 @@ import pytest
 
 from lucia._redis.keys import Layout
 from lucia._redis.lookup import PlainLookup
-from lucia._redis.records import decode_row, encode_row, parse_record
+from lucia._redis.records import PARSE_ERRORS, decode_row, encode_row, parse_record
 from lucia._redis.transport.near_cache import AsyncNearCache
 from lucia._redis.transport.near_cache_entries import Lease
 from lucia._rules.sessions import SessionExpiry, new_session_row, system_clock
@@ -69,7 +69,7 @@ def parse_or_decode(record: bytes, session_id: str) -> StoredSession | None:
     """Return the session in a record, as a read decodes it."""
     try:
         return parse_record(record)
-    except ValueError:
+    except PARSE_ERRORS:
         return decode_row(record, session_id)
 
 
