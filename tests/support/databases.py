@@ -66,7 +66,7 @@ def _begin_explicitly(engine: Engine) -> None:
 class AsyncDatabase:
     """A database with the metadata's tables. Entering the context returns its engine.
 
-    It is a new database on ``server`` if given, otherwise SQLite in a file or in memory.
+    All are empty. It is a database on ``server`` if given, otherwise SQLite in a file or in memory.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class AsyncDatabase:
         server: SqlServer | None = None,
         explicit_begin: bool = False,
     ) -> None:
-        self._metadata = metadata
+        self._to_create = metadata if server is None else MetaData()
         self._stack = ExitStack()
         if server is None:
             self.engine = create_async_engine(
@@ -85,14 +85,14 @@ class AsyncDatabase:
             )
         else:
             self.engine = create_async_engine(
-                server.async_url(self._stack.enter_context(server.database()))
+                server.async_url(self._stack.enter_context(server.database_with(metadata)))
             )
         if explicit_begin:
             _begin_explicitly(self.engine.sync_engine)
 
     async def __aenter__(self) -> AsyncEngine:
         async with self.engine.begin() as connection:
-            await connection.run_sync(self._metadata.create_all)
+            await connection.run_sync(self._to_create.create_all)
         return self.engine
 
     async def __aexit__(self, *_: object) -> None:
@@ -131,17 +131,19 @@ class Database:
         server: SqlServer | None = None,
         explicit_begin: bool = False,
     ) -> None:
-        self._metadata = metadata
+        self._to_create = metadata if server is None else MetaData()
         self._stack = ExitStack()
         if server is None:
             self.engine = create_engine(f"sqlite:///{path or ':memory:'}", **_options(path))
         else:
-            self.engine = create_engine(server.url(self._stack.enter_context(server.database())))
+            self.engine = create_engine(
+                server.url(self._stack.enter_context(server.database_with(metadata)))
+            )
         if explicit_begin:
             _begin_explicitly(self.engine)
 
     def __enter__(self) -> Engine:
-        self._metadata.create_all(self.engine)
+        self._to_create.create_all(self.engine)
         return self.engine
 
     def __exit__(self, *_: object) -> None:

@@ -11,14 +11,14 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import Engine, MetaData, create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from tools.servers import PATIENCE, path_of, until, unused_port
@@ -51,6 +51,15 @@ _ROOM: Final = 2 * 1024**3
 """The free memory required, in bytes. Three test processes use less than half of it."""
 
 
+class _KeptDatabase(NamedTuple):
+    """A database with tables. Closing the stack drops it."""
+
+    metadata: MetaData
+    name: str
+    engine: Engine
+    stack: ExitStack
+
+
 @dataclass
 class SqlServer:
     """A running server without a password that belongs to this test process.
@@ -67,6 +76,7 @@ class SqlServer:
     folder: Path = field(repr=False)
     run_as: Mapping[str, Any] = field(repr=False)
     _process: "subprocess.Popen[Any]" = field(init=False, repr=False)
+    _kept: "_KeptDatabase | None" = field(default=None, init=False, repr=False)
     _numbers: Iterator[int] = field(default_factory=count, init=False, repr=False)
 
     def start(self) -> None:
@@ -110,6 +120,40 @@ class SqlServer:
             yield name
         finally:
             self._execute(f"DROP DATABASE {name}")
+
+    @contextmanager
+    def database_with(self, metadata: MetaData) -> Generator[str]:
+        """Yield the name of a database with a metadata's tables, which are empty.
+
+        It is kept for the next test with the same metadata, as most tests of a module have.
+        """
+        if self._kept is None or self._kept.metadata is not metadata:
+            self.drop_kept()
+            self._kept = self._create_with(metadata)
+        kept, self._kept = self._kept, None
+        with kept.engine.begin() as connection:
+            for table in reversed(metadata.sorted_tables):
+                connection.execute(table.delete())
+        try:
+            yield kept.name
+        finally:
+            kept.engine.dispose()
+            self.drop_kept()
+            self._kept = kept
+
+    def drop_kept(self) -> None:
+        """Drop the database that is kept, if any."""
+        if self._kept is not None:
+            self._kept.stack.close()
+            self._kept = None
+
+    def _create_with(self, metadata: MetaData) -> "_KeptDatabase":
+        with ExitStack() as stack:
+            name = stack.enter_context(self.database())
+            engine = create_engine(self.url(name))
+            stack.callback(engine.dispose)
+            metadata.create_all(engine)
+            return _KeptDatabase(metadata, name, engine, stack.pop_all())
 
     @contextmanager
     def document_database(self) -> Generator[str]:
@@ -182,6 +226,7 @@ def own_sql_server(kind: Kind) -> Generator[SqlServer]:
         try:
             yield server
         finally:
+            server.drop_kept()
             server.stop()
 
 

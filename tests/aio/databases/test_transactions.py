@@ -336,8 +336,9 @@ async def test_user_cache(database: AsyncDatabase) -> None:
         user_cache=cache,
         transform_database_user=lambda row: row.attributes["email"],
     )
-    user_id = 1
-    assert await auth.create_user(primary_key=None, attributes={"email": "alice"}) == "alice"
+    key = PrimaryKey("email", "alice", None)
+    assert await auth.create_user(primary_key=key, attributes={"email": "alice"}) == "alice"
+    user_id = (await auth.get_key("email", "alice")).user_id
     session = await auth.create_session(user_id)
     assert await auth.get_user_of(session) == "alice"
     async with database.session(database.engine) as mine, auth.in_transaction(mine) as inside:

@@ -337,8 +337,9 @@ def test_user_cache(database: Database) -> None:
         user_cache=cache,
         transform_database_user=lambda row: row.attributes["email"],
     )
-    user_id = 1
-    assert auth.create_user(primary_key=None, attributes={"email": "alice"}) == "alice"
+    key = PrimaryKey("email", "alice", None)
+    assert auth.create_user(primary_key=key, attributes={"email": "alice"}) == "alice"
+    user_id = (auth.get_key("email", "alice")).user_id
     session = auth.create_session(user_id)
     assert auth.get_user_of(session) == "alice"
     with database.session(database.engine) as mine, auth.in_transaction(mine) as inside:
