@@ -58,6 +58,14 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     return argname if isinstance(val, str | bytes) and len(val) > 40 else None
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Check that each slow test is in a file with that word, by which scripts/test finds it."""
+    files = {item.path for item in items if item.get_closest_marker("slow")}
+    unnamed = [str(path) for path in files if "slow" not in path.read_text(encoding="utf-8")]
+    if unnamed:
+        raise pytest.UsageError(f"slow tests in files without the word: {', '.join(unnamed)}")
+
+
 @pytest.fixture(autouse=True)
 def fresh_log_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reset the limits of log lines, so that other tests do not use up those of this test."""
