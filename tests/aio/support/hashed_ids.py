@@ -63,7 +63,7 @@ class AsyncHashedIdStore(Protocol):
 
 
 class AsyncHashedIdTests:
-    """What holds in every store with hashed ids. A subclass has the fixture ``store``."""
+    """Test hashed session ids over a store. A subclass has the fixture ``store``."""
 
     @pytest.fixture
     def hashed(self, store: AsyncHashedIdStore) -> Any:

@@ -64,7 +64,7 @@ class HashedIdStore(Protocol):
 
 
 class HashedIdTests:
-    """What holds in every store with hashed ids. A subclass has the fixture ``store``."""
+    """Test hashed session ids over a store. A subclass has the fixture ``store``."""
 
     @pytest.fixture
     def hashed(self, store: HashedIdStore) -> Any:
