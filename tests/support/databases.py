@@ -66,7 +66,8 @@ def _begin_explicitly(engine: Engine) -> None:
 class AsyncDatabase:
     """A database with the metadata's tables. Entering the context returns its engine.
 
-    All are empty. It is a database on ``server`` if given, otherwise SQLite in a file or in memory.
+    The tables are empty. They are on ``server`` if given, otherwise in SQLite, in a file or in
+    memory.
     """
 
     def __init__(
