@@ -5,7 +5,7 @@ Also the errors of transactions: which are retried, and what is hidden in them.
 """
 
 from traceback import clear_frames
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Connection, Engine, Table
 from sqlalchemy.exc import DBAPIError, StatementError
@@ -78,8 +78,7 @@ def free_cursor(error: DBAPIError) -> None:
     That then waits for what the connection's own thread is doing, such as for a lock of another
     connection, which only the event loop could end.
     """
-    if error.orig is not None:
-        clear_frames(error.orig.__traceback__)
+    clear_frames(cast(BaseException, error.orig).__traceback__)
 
 
 class AsyncOwnEngine:

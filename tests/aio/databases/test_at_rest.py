@@ -54,11 +54,6 @@ class AsyncHashedSuite(AsyncRenewingSessionAdapterSuite):
         )
 
 
-# MariaDB is where comparisons differ most from those of other databases.
-on_mariadb = pytest.mark.parametrize("database", ["mariadb"], indirect=True)
-
-
-@on_mariadb
 class TestSessions(AsyncHashedSuite):
     """The adapter with hashed ids as a renewing session adapter."""
 
@@ -67,7 +62,6 @@ class TestSessions(AsyncHashedSuite):
         return AsyncSQLAlchemyAdapter(database.engine, TABLES, id_keys=[KEY, OLD])
 
 
-@on_mariadb
 class TestSessionUsers(AsyncSessionUserAdapterSuite):
     """The adapter with hashed ids as one that returns a session together with its user."""
 

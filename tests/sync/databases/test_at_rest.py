@@ -55,11 +55,6 @@ class HashedSuite(RenewingSessionAdapterSuite):
         )
 
 
-# MariaDB is where comparisons differ most from those of other databases.
-on_mariadb = pytest.mark.parametrize("database", ["mariadb"], indirect=True)
-
-
-@on_mariadb
 class TestSessions(HashedSuite):
     """The adapter with hashed ids as a renewing session adapter."""
 
@@ -68,7 +63,6 @@ class TestSessions(HashedSuite):
         return SQLAlchemyAdapter(database.engine, TABLES, id_keys=[KEY, OLD])
 
 
-@on_mariadb
 class TestSessionUsers(SessionUserAdapterSuite):
     """The adapter with hashed ids as one that returns a session together with its user."""
 
