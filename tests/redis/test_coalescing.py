@@ -19,7 +19,7 @@ from lucia._rules.id_hashes import HashedIds
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.errors import Overloaded, StoreUnavailable
 from lucia.testing import AsyncRenewingSessionAdapterSuite
-from tests.aio.conformance.test_conformance import AsyncSessionFirstSuite
+from tests.aio.redis.test_conformance import AsyncSessionFirstSuite
 from tests.aio.support.rendezvous import retry_until_answered
 from tests.support.redis_clients import AsyncClients
 from tests.support.redis_inspectors import ClusterInspector, Inspector
@@ -71,6 +71,7 @@ class TestUncoalesced(AsyncRenewingSessionAdapterSuite):
         return AsyncRedisSessionAdapter(client, coalesce=False)
 
 
+@pytest.mark.no_cover
 class TestUncoalescedCluster(AsyncSessionFirstSuite):
     """The adapter suite in a cluster, without coalescing."""
 

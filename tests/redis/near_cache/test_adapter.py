@@ -29,7 +29,7 @@ from lucia._rules.sessions import system_clock
 from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
 from lucia.models import SessionRow, StoredSession
 from lucia.testing import AsyncRenewingSessionAdapterSuite
-from tests.aio.conformance.test_conformance import AsyncSessionFirstSuite
+from tests.aio.redis.test_conformance import AsyncSessionFirstSuite
 from tests.support.deployments import WITHOUT_SCRIPTS
 from tests.support.near_cache import HasNoLease, wait_until
 from tests.support.proxies import HoldingProxy, holding_proxy

@@ -2,22 +2,17 @@
 """The library's adapters, and a minimal one over a dictionary, pass the public suites."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import timedelta
-from typing import Any, ClassVar, Final
+from typing import Any
 from zlib import crc32
 
 import pytest
-from redis import Redis, RedisCluster
 
 from lucia._sync.fallback import FiveMethods
-from lucia._rules.id_hashes import HashedIds
 from lucia._rules.sessions import system_clock
-from lucia._testing.checks import ODD_TEXTS
 from lucia.adapters.memory import MemoryAdapter
-from lucia.adapters.redis import RedisSessionAdapter
 from lucia.errors import InvalidUserId
-from lucia.models import KeyRow, SessionRow, UserRow, handle_of
+from lucia.models import KeyRow, SessionRow, UserRow
 from lucia.testing import (
     RenewingSessionAdapterSuite,
     SessionAdapterSuite,
@@ -26,11 +21,6 @@ from lucia.testing import (
 )
 from tests.sync.support.minimal_adapters import ColumnsAdapter, DictionaryAdapter
 from tests.support.clocks import Time
-
-ID_KEYS: Final = (b"current key".ljust(32), b"older key".ljust(32))
-
-# redis-py 7's cluster clients cause deprecation warnings themselves.
-pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")
 
 
 class TestMemorySessions(RenewingSessionAdapterSuite):
@@ -108,146 +98,6 @@ class TestNumberedBoth(NumberedNames, SessionUserAdapterSuite):
         return NumberedUsers()
 
 
-class TestRedis(RenewingSessionAdapterSuite):
-    """Sessions in Redis and Valkey, with clients that return bytes or text."""
-
-    @pytest.fixture
-    def adapter(self, redis_client: Redis) -> RedisSessionAdapter:
-        return RedisSessionAdapter(redis_client)
-
-
-@pytest.mark.parametrize("server", ["old_redis"], indirect=True)
-@pytest.mark.parametrize("decode_responses", [False])
-class TestOldRedis(RenewingSessionAdapterSuite):
-    """Sessions in Redis 6.2."""
-
-    @pytest.fixture
-    def adapter(self, redis_client: Redis) -> RedisSessionAdapter:
-        return RedisSessionAdapter(redis_client)
-
-
-@pytest.mark.parametrize("server", ["redis"], indirect=True)
-@pytest.mark.parametrize("decode_responses", [True])
-class TestRedisNamespaces(RenewingSessionAdapterSuite):
-    """Sessions in two namespaces that share a prefix with a hash tag."""
-
-    @pytest.fixture
-    def adapter(self, redis_client: Redis) -> RedisSessionAdapter:
-        return RedisSessionAdapter(
-            redis_client, namespaces={"session": "app:{1}:s", "user_session": "app:{1}:s*é"}
-        )
-
-
-class SessionFirstSuite(RenewingSessionAdapterSuite):
-    """Sessions in stores that put a session's marker into the slot of the session.
-
-    Braces in an id are refused there unless they form a hash tag.
-    """
-
-    odd_texts: ClassVar[tuple[str, ...]] = (
-        *(text for text in ODD_TEXTS if "}" not in text),
-        "{a}b{}",
-        "a{b}",
-        "{",
-    )
-
-
-class TestRedisCluster(SessionFirstSuite):
-    """Sessions in a cluster, with clients that return bytes or text."""
-
-    @pytest.fixture
-    def adapter(self, cluster_client: RedisCluster) -> RedisSessionAdapter:
-        return RedisSessionAdapter(cluster_client)
-
-
-@pytest.mark.parametrize("decode_responses", [True])
-class TestValkeyCluster(SessionFirstSuite):
-    """Sessions in a cluster, with clients of valkey-py."""
-
-    @pytest.fixture
-    def adapter(self, valkey_cluster_client: Any) -> RedisSessionAdapter:
-        return RedisSessionAdapter(valkey_cluster_client)
-
-
-@pytest.mark.parametrize(
-    ("server", "decode_responses"), [("redis", False), ("valkey", True)], indirect=["server"]
-)
-class TestRedisWithoutScripts(SessionFirstSuite):
-    """Sessions on servers that don't let the client run scripts."""
-
-    @pytest.fixture
-    def adapter(self, scriptless_client: Redis) -> RedisSessionAdapter:
-        return RedisSessionAdapter(scriptless_client)
-
-
-@pytest.mark.parametrize("server", ["redis"], indirect=True)
-@pytest.mark.parametrize("decode_responses", [False])
-class TestRedisSets(RenewingSessionAdapterSuite):
-    """Sessions in the layout ``lucia-v2`` on one server."""
-
-    @pytest.fixture
-    def adapter(self, redis_client: Redis) -> RedisSessionAdapter:
-        return RedisSessionAdapter(redis_client, layout="lucia-v2")
-
-
-@pytest.mark.parametrize("decode_responses", [True])
-class TestRedisClusterSets(SessionFirstSuite):
-    """Sessions in the layout ``lucia-v2`` in a cluster."""
-
-    @pytest.fixture
-    def adapter(self, cluster_client: RedisCluster) -> RedisSessionAdapter:
-        return RedisSessionAdapter(cluster_client, layout="lucia-v2")
-
-
-@pytest.mark.parametrize(("server", "decode_responses"), [("valkey", True)], indirect=["server"])
-class TestRedisSetsWithoutScripts(SessionFirstSuite):
-    """Sessions in the layout ``lucia-v2`` on a server without scripts."""
-
-    @pytest.fixture
-    def adapter(self, scriptless_client: Redis) -> RedisSessionAdapter:
-        return RedisSessionAdapter(scriptless_client, layout="lucia-v2")
-
-
-class HashedSuite(RenewingSessionAdapterSuite):
-    """Sessions stored by the hashes of their ids: a list has the hash and the handle of each."""
-
-    def as_listed(self, row: SessionRow) -> SessionRow:
-        """Return the row as its user's list has it."""
-        return replace(
-            row,
-            id=HashedIds(ID_KEYS).stored(row.id),
-            attributes={"handle": handle_of(row), **row.attributes},
-        )
-
-
-@pytest.mark.parametrize("server", ["redis"], indirect=True)
-@pytest.mark.parametrize("decode_responses", [True])
-class TestRedisHashed(HashedSuite):
-    """Hashed session ids on one server."""
-
-    @pytest.fixture
-    def adapter(self, redis_client: Redis) -> RedisSessionAdapter:
-        return RedisSessionAdapter(redis_client, id_keys=ID_KEYS)
-
-
-@pytest.mark.parametrize("decode_responses", [False])
-class TestRedisClusterHashed(HashedSuite):
-    """Hashed session ids in a cluster."""
-
-    @pytest.fixture
-    def adapter(self, cluster_client: RedisCluster) -> RedisSessionAdapter:
-        return RedisSessionAdapter(cluster_client, id_keys=ID_KEYS)
-
-
-@pytest.mark.parametrize(("server", "decode_responses"), [("redis", False)], indirect=["server"])
-class TestRedisHashedWithoutScripts(HashedSuite):
-    """Hashed session ids on a server without scripts."""
-
-    @pytest.fixture
-    def adapter(self, scriptless_client: Redis) -> RedisSessionAdapter:
-        return RedisSessionAdapter(scriptless_client, id_keys=ID_KEYS)
-
-
 class LateAdapter(MemoryAdapter):
     """An adapter that refuses expired sessions.
 
@@ -297,6 +147,11 @@ class RefusingAdapter(MemoryAdapter):
         if session.idle_expires < self._clock() + 3_600_000:
             raise ValueError("too short")
         super().set_session(session)
+
+
+def test_expired_refused() -> None:
+    """A store may refuse a session that has expired."""
+    SessionAdapterSuite().test_expired(RefusingAdapter())
 
 
 def test_short_lives_refused() -> None:
