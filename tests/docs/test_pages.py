@@ -24,6 +24,7 @@ PAGES: Final = [
     if any(block[0] == "python" for block in BLOCK.findall(path.read_text()))
 ]
 SERVED: Final = [path for path in PAGES if "\nuvicorn main:app\n" in path.read_text()]
+UV: Final = Path(sys.executable).with_name("uv")
 PAGE_RUNNER: Final = Path(__file__).with_name("run_page.py")
 
 _PACKAGE: Final = re.compile(r"\blucia-auth(?=[\[\s\"']|$)")
@@ -33,15 +34,22 @@ _PACKAGE: Final = re.compile(r"\blucia-auth(?=[\[\s\"']|$)")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the wheel of this checkout."""
     folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, ROOT], check=True
-    )
+    subprocess.run([UV, "build", "-q", "--wheel", "-o", folder, ROOT], check=True)
     return next(folder.glob("lucia_auth-*.whl"))
 
 
-def environment_in(folder: Path, server: Server) -> dict[str, str]:
-    """Create a virtual environment, and return the variables of a shell in which it is active."""
-    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
+def environment_in(folder: Path, server: Server, pip: str) -> dict[str, str]:
+    """Create a virtual environment, and return the variables of a shell in which it is active.
+
+    Its ``pip`` is pip itself, or uv, which installs the same in a tenth of the time.
+    """
+    if pip == "pip":
+        subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
+    else:
+        subprocess.run([UV, "venv", "-q", "--python", sys.executable, folder / "venv"], check=True)
+        command = folder / "venv/bin/pip"
+        command.write_text(f'#!/bin/sh\nexec "{UV}" pip "$@" --link-mode copy\n')
+        command.chmod(0o755)
     inherited = {
         name: value
         for name, value in os.environ.items()
@@ -120,7 +128,7 @@ def test_page(
     page: Path, wheel: Path, redis_server: Server, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """In a new environment with only what the page installs, its Python blocks run to the end."""
-    variables = environment_in(tmp_path, redis_server)
+    variables = environment_in(tmp_path, redis_server, "pip" if page.stem == "README" else "uv")
     python = tmp_path / "venv/bin/python"
     with ExitStack() as stack:
         if shown := SHOWN_DATABASE.search(page.read_text()):
@@ -142,7 +150,7 @@ def serving(folder: Path, server: Server, wheel: Path, commands: str) -> Iterato
     """Run ``uvicorn main:app`` on a free port after these commands, and yield its origin."""
     port = unused_port()
     uvicorn = after(commands, wheel, server, "uvicorn", "main:app", "--port", str(port))
-    variables = environment_in(folder, server)
+    variables = environment_in(folder, server, "uv")
     with subprocess.Popen(uvicorn, cwd=folder, env=variables) as process:
         try:
             yield f"http://localhost:{port}"
