@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import redis
+from coverage import Coverage
 from hypothesis import settings
 from sybil import Example, Sybil
 from sybil.evaluators.python import pad
@@ -64,6 +65,33 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     unnamed = [str(path) for path in files if "slow" not in path.read_text(encoding="utf-8")]
     if unnamed:
         raise pytest.UsageError(f"slow tests in files without the word: {', '.join(unnamed)}")
+
+
+class CoverageSwitch:
+    """Leaves out of the measured coverage the tests with the marker ``no_cover``.
+
+    It is switched only between tests that differ: then Python prepares all of its code again.
+    """
+
+    def __init__(self, coverage: Coverage) -> None:
+        self._coverage = coverage
+        self._is_on = True
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Measure this test, or do not."""
+        wanted = item.get_closest_marker("no_cover") is None
+        if wanted and not self._is_on:
+            self._coverage.start()
+        elif self._is_on and not wanted:
+            self._coverage.stop()
+        self._is_on = wanted
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Obey the marker ``no_cover`` if coverage is measured."""
+    if coverage := Coverage.current():
+        config.pluginmanager.register(CoverageSwitch(coverage))
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,8 @@ from tests.support.given_database import GivenDatabase, UnusableDatabase
 from tests.support.sql_servers import SqlServer
 from tests.support.suite_databases import METADATA, tables
 
+pytestmark = pytest.mark.no_cover
+
 ROOT = Path(__file__).parents[2]
 
 

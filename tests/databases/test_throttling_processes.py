@@ -17,6 +17,8 @@ from tests.support.guessing_process import CODE, THROTTLE
 from tests.support.passwords import CHEAP
 from tests.support.sql_servers import SqlServer
 
+pytestmark = pytest.mark.no_cover
+
 PROCESSES: Final = 4
 GUESSES: Final = 12
 """How many guesses each process makes."""

@@ -14,6 +14,8 @@ from playwright.async_api import Browser, Page, async_playwright, expect
 
 from tools.servers import Server
 
+pytestmark = pytest.mark.no_cover
+
 ROOT = Path(__file__).parents[2]
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 OLD, NEW = "correct horse battery", "staple of the correct horse"

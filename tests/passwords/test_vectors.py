@@ -12,6 +12,8 @@ import pytest
 
 from lucia._rules.passwords import LuciaHash, ScryptHash, verify
 
+pytestmark = pytest.mark.no_cover
+
 VECTORS = Path(__file__).with_name("vectors")
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 

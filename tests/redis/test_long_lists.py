@@ -144,6 +144,7 @@ async def test_control_probe_detects_blocked_loop(
     assert heart.most >= COUNT > most
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("drains", [True, False])
 async def test_rows_are_freed_while_listed(
     drains: bool, auth: AsyncAuth[User], monkeypatch: pytest.MonkeyPatch

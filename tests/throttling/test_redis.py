@@ -26,6 +26,8 @@ from tests.support.redis_inspectors import DEFAULT, Inspector
 from tests.support.stepped_operations import Stepper
 from tools.servers import Server
 
+pytestmark = pytest.mark.no_cover
+
 SECOND: Final = 1_000
 HOUR: Final = 3_600 * SECOND
 RULE: Final = FailureRule(2, 10 * SECOND, 600 * SECOND, HOUR, HOUR)

@@ -54,6 +54,7 @@ class AsyncHashedSuite(AsyncRenewingSessionAdapterSuite):
         )
 
 
+@pytest.mark.no_cover
 class TestSessions(AsyncHashedSuite):
     """The adapter with hashed ids as a renewing session adapter."""
 
@@ -62,6 +63,7 @@ class TestSessions(AsyncHashedSuite):
         return AsyncSQLAlchemyAdapter(database.engine, TABLES, id_keys=[KEY, OLD])
 
 
+@pytest.mark.no_cover
 class TestSessionUsers(AsyncSessionUserAdapterSuite):
     """The adapter with hashed ids as one that returns a session together with its user."""
 
@@ -119,6 +121,7 @@ def hashed(store: AsyncDatabaseStore) -> Any:
     return store.adapter([KEY])
 
 
+@pytest.mark.no_cover
 class TestHashedIds(AsyncHashedIdTests):
     """Hashed ids in each database, as in Redis."""
 

@@ -13,6 +13,8 @@ from lucia.testing import (
 )
 from tests.support.suite_databases import TABLES, AsyncSuiteDatabase
 
+pytestmark = pytest.mark.no_cover
+
 
 @pytest.fixture(params=AsyncSuiteDatabase.DRIVERS, ids=str)
 async def adapter(request: pytest.FixtureRequest) -> AsyncIterator[AsyncSQLAlchemyAdapter]:

@@ -68,6 +68,7 @@ def make_key(
     )
 
 
+@pytest.mark.no_cover
 class TestTextIds(AsyncUserAdapterSuite):
     """Ids that are text, with the index."""
 
@@ -85,6 +86,7 @@ class TestPlainTextIds(TestTextIds):
     prefix = ""
 
 
+@pytest.mark.no_cover
 class TestIntegerIds(AsyncUserAdapterSuite):
     """Ids that are numbers."""
 

@@ -320,6 +320,7 @@ async def with_uuids(mariadb: SqlServer) -> AsyncIterator[AsyncSQLAlchemyAdapter
         yield AsyncSQLAlchemyAdapter(engine, tables)
 
 
+@pytest.mark.no_cover
 class TestNumberedUsers(Numbers, AsyncUserAdapterSuite):
     """Users with numbers, and their keys."""
 
@@ -328,6 +329,7 @@ class TestNumberedUsers(Numbers, AsyncUserAdapterSuite):
         return numbered
 
 
+@pytest.mark.no_cover
 class TestNumberedSessionUsers(Numbers, AsyncSessionUserAdapterSuite):
     """Sessions together with users who have numbers."""
 
@@ -336,6 +338,7 @@ class TestNumberedSessionUsers(Numbers, AsyncSessionUserAdapterSuite):
         return numbered
 
 
+@pytest.mark.no_cover
 class TestNumberedSessions(Numbers, AsyncRenewingSessionAdapterSuite):
     """Sessions of users with numbers."""
 
@@ -347,6 +350,7 @@ class TestNumberedSessions(Numbers, AsyncRenewingSessionAdapterSuite):
         await adapter.set_user(user_id, {}, None)
 
 
+@pytest.mark.no_cover
 class TestUuidUsers(Uuids, AsyncUserAdapterSuite):
     """Users with UUIDs, and their keys."""
 
@@ -355,6 +359,7 @@ class TestUuidUsers(Uuids, AsyncUserAdapterSuite):
         return with_uuids
 
 
+@pytest.mark.no_cover
 class TestUuidSessionUsers(Uuids, AsyncSessionUserAdapterSuite):
     """Sessions together with users who have UUIDs."""
 
@@ -363,6 +368,7 @@ class TestUuidSessionUsers(Uuids, AsyncSessionUserAdapterSuite):
         return with_uuids
 
 
+@pytest.mark.no_cover
 class TestUuidSessions(Uuids, AsyncRenewingSessionAdapterSuite):
     """Sessions of users with UUIDs."""
 

@@ -42,7 +42,10 @@ SECONDS: Final = 3.0
 
 each_flavour = pytest.mark.parametrize("flavour", FLAVOURS)
 
-pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")
+pytestmark = [
+    pytest.mark.no_cover,
+    pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning"),
+]
 
 
 @pytest.fixture(scope="module")

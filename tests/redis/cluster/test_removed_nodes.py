@@ -33,7 +33,10 @@ LOADS_SLOWLY: Final = {
 
 IDS: Final = [f"s{number}" for number in range(40)]
 
-pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")
+pytestmark = [
+    pytest.mark.no_cover,
+    pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning"),
+]
 
 each_flavour = pytest.mark.parametrize("flavour", FLAVOURS)
 

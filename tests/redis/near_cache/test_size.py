@@ -19,6 +19,8 @@ from lucia._redis.transport.near_cache_entries import Lease
 from lucia._rules.sessions import SessionExpiry, new_session_row, system_clock
 from lucia.models import StoredSession
 
+pytestmark = pytest.mark.no_cover
+
 COUNT: Final = 400
 EXPIRY: Final = SessionExpiry()
 BROWSER: Final = {

@@ -14,6 +14,8 @@ from tests.support.redis_clusters import ReplicatedCluster, replicated_cluster
 from tests.support.redis_inspectors import ClusterInspector
 from tools.servers import until
 
+pytestmark = pytest.mark.no_cover
+
 slow = pytest.mark.slow
 
 FLAVOURS_OF: Final = {

@@ -28,6 +28,8 @@ from tests.support.faulty_proxy import FaultyProxy
 from tests.support.sessions import row
 from tools.servers import until
 
+pytestmark = pytest.mark.no_cover
+
 REQUESTS: Final = 64
 MANY: Final = 512
 

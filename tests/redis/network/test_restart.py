@@ -18,6 +18,8 @@ from tests.support.redis_inspectors import Inspector
 from tests.support.replication import Node
 from tools.servers import Server, until
 
+pytestmark = pytest.mark.no_cover
+
 LOADS_SLOWLY: Final = (
     *("--key-load-delay", "2000"),  # in microseconds
     *("--loading-process-events-interval-bytes", "1024"),

@@ -55,6 +55,7 @@ class HashedSuite(RenewingSessionAdapterSuite):
         )
 
 
+@pytest.mark.no_cover
 class TestSessions(HashedSuite):
     """The adapter with hashed ids as a renewing session adapter."""
 
@@ -63,6 +64,7 @@ class TestSessions(HashedSuite):
         return SQLAlchemyAdapter(database.engine, TABLES, id_keys=[KEY, OLD])
 
 
+@pytest.mark.no_cover
 class TestSessionUsers(SessionUserAdapterSuite):
     """The adapter with hashed ids as one that returns a session together with its user."""
 
@@ -120,6 +122,7 @@ def hashed(store: DatabaseStore) -> Any:
     return store.adapter([KEY])
 
 
+@pytest.mark.no_cover
 class TestHashedIds(HashedIdTests):
     """Hashed ids in each database, as in Redis."""
 

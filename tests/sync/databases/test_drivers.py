@@ -14,6 +14,8 @@ from lucia.testing import (
 )
 from tests.support.suite_databases import TABLES, SuiteDatabase
 
+pytestmark = pytest.mark.no_cover
+
 
 @pytest.fixture(params=SuiteDatabase.DRIVERS, ids=str)
 def adapter(request: pytest.FixtureRequest) -> Iterator[SQLAlchemyAdapter]:

@@ -69,6 +69,7 @@ def make_key(
     )
 
 
+@pytest.mark.no_cover
 class TestTextIds(UserAdapterSuite):
     """Ids that are text, with the index."""
 
@@ -86,6 +87,7 @@ class TestPlainTextIds(TestTextIds):
     prefix = ""
 
 
+@pytest.mark.no_cover
 class TestIntegerIds(UserAdapterSuite):
     """Ids that are numbers."""
 

@@ -321,6 +321,7 @@ def with_uuids(mariadb: SqlServer) -> Iterator[SQLAlchemyAdapter]:
         yield SQLAlchemyAdapter(engine, tables)
 
 
+@pytest.mark.no_cover
 class TestNumberedUsers(Numbers, UserAdapterSuite):
     """Users with numbers, and their keys."""
 
@@ -329,6 +330,7 @@ class TestNumberedUsers(Numbers, UserAdapterSuite):
         return numbered
 
 
+@pytest.mark.no_cover
 class TestNumberedSessionUsers(Numbers, SessionUserAdapterSuite):
     """Sessions together with users who have numbers."""
 
@@ -337,6 +339,7 @@ class TestNumberedSessionUsers(Numbers, SessionUserAdapterSuite):
         return numbered
 
 
+@pytest.mark.no_cover
 class TestNumberedSessions(Numbers, RenewingSessionAdapterSuite):
     """Sessions of users with numbers."""
 
@@ -348,6 +351,7 @@ class TestNumberedSessions(Numbers, RenewingSessionAdapterSuite):
         adapter.set_user(user_id, {}, None)
 
 
+@pytest.mark.no_cover
 class TestUuidUsers(Uuids, UserAdapterSuite):
     """Users with UUIDs, and their keys."""
 
@@ -356,6 +360,7 @@ class TestUuidUsers(Uuids, UserAdapterSuite):
         return with_uuids
 
 
+@pytest.mark.no_cover
 class TestUuidSessionUsers(Uuids, SessionUserAdapterSuite):
     """Sessions together with users who have UUIDs."""
 
@@ -364,6 +369,7 @@ class TestUuidSessionUsers(Uuids, SessionUserAdapterSuite):
         return with_uuids
 
 
+@pytest.mark.no_cover
 class TestUuidSessions(Uuids, RenewingSessionAdapterSuite):
     """Sessions of users with UUIDs."""
 

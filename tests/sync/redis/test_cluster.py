@@ -42,7 +42,10 @@ from tests.support.sessions import row
 from tools.servers import Server, own_server
 
 # redis-py 7's cluster clients cause deprecation warnings themselves.
-pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")
+pytestmark = [
+    pytest.mark.no_cover,
+    pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning"),
+]
 
 MINUTE: Final = 60_000
 KEYS: Final = ("~session:*", "~userSession:*")

@@ -14,6 +14,8 @@ from tests.support.redis_inspectors import Inspector
 from tests.support.sessions import HOUR, row
 from tools.servers import until
 
+pytestmark = pytest.mark.no_cover
+
 
 def test_same_id_twice(adapter: RedisSessionAdapter, inspector: Inspector) -> None:
     """A taken id is refused without any change; storing the very same session again is no error."""
