@@ -178,7 +178,7 @@ def test_killed_processes(places: Places, one: str, other: str) -> None:
     source, destination = places.make(one, 0), places.make(other, 1)
     numbers = random.Random(2)  # noqa: S311
     with source.application() as old, destination.application() as new:
-        total = Journal([old.create_session(user) for user in USERS for _ in range(20)])
+        total = Journal([old.create_session(user) for user in USERS for _ in range(50)])
         # Some sessions are signed out in the destination as soon as they are there.
         there: list[Session] = []
         for round_ in range(8):
