@@ -1,4 +1,4 @@
-"""Servers for all tests, and the Python blocks of README.md and docs/*.md as tests.
+"""What all tests share, and the Python blocks of README.md and docs/*.md as tests.
 
 The blocks of a document share a namespace, an event loop and an empty Redis. A block may use
 ``await`` at its top level.
@@ -70,7 +70,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 class CoverageSwitch:
     """Leaves out of the measured coverage the tests with the marker ``no_cover``.
 
-    It is switched only between tests that differ: then Python prepares all of its code again.
+    Switching is slow, since Python then instruments each function anew when it is called: so it is
+    done only between tests that differ.
     """
 
     def __init__(self, coverage: Coverage) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import pytest
 import redis
@@ -38,12 +38,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("lucia_auth-*.whl"))
 
 
-def environment_in(folder: Path, server: Server, pip: str) -> dict[str, str]:
+def environment_in(folder: Path, server: Server, installer: Literal["pip", "uv"]) -> dict[str, str]:
     """Create a virtual environment, and return the variables of a shell in which it is active.
 
-    Its ``pip`` is pip itself, or uv, which installs the same in a tenth of the time.
+    Its command ``pip`` is pip itself, or runs uv, which installs the same in a tenth of the time.
     """
-    if pip == "pip":
+    if installer == "pip":
         subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
     else:
         subprocess.run([UV, "venv", "-q", "--python", sys.executable, folder / "venv"], check=True)
@@ -128,7 +128,8 @@ def test_page(
     page: Path, wheel: Path, redis_server: Server, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """In a new environment with only what the page installs, its Python blocks run to the end."""
-    variables = environment_in(tmp_path, redis_server, "pip" if page.stem == "README" else "uv")
+    installer: Literal["pip", "uv"] = "pip" if page.stem == "README" else "uv"
+    variables = environment_in(tmp_path, redis_server, installer)
     python = tmp_path / "venv/bin/python"
     with ExitStack() as stack:
         if shown := SHOWN_DATABASE.search(page.read_text()):
