@@ -13,6 +13,8 @@ from tests.aio.support.races import AsyncRaces
 from tests.aio.support.unsafe_adapters import UNSAFE
 from tests.support.suite_databases import TABLES, AsyncSuiteDatabase, Place
 
+pytestmark = pytest.mark.no_cover
+
 NAMES: Final = [name for name in vars(AsyncRaces) if not name.startswith("_")]
 
 PLACES: Final = AsyncSuiteDatabase.LEVELS

@@ -14,6 +14,8 @@ from tests.sync.support.races import Races
 from tests.sync.support.unsafe_adapters import UNSAFE
 from tests.support.suite_databases import TABLES, SuiteDatabase, Place
 
+pytestmark = pytest.mark.no_cover
+
 NAMES: Final = [name for name in vars(Races) if not name.startswith("_")]
 
 PLACES: Final = SuiteDatabase.LEVELS
