@@ -49,12 +49,14 @@ class Event(NamedTuple):
         fields: the members of ``extra`` besides ``event``.
         most: how many lines a minute are written for each subject; None for no limit. With a limit,
             ``extra`` also has ``suppressed``: how many were dropped since the last line.
+        once: whether a process writes it only once.
     """
 
     logger: str
     level: int
     fields: tuple[str, ...] = ()
     most: int | None = None
+    once: bool = False
 
 
 _ROOT, _AUTH, _REDIS = "lucia", "lucia.auth", "lucia.redis"
@@ -68,6 +70,7 @@ EVENTS: Final = {
     "sessions_revoked": Event(_AUTH, INFO, ("user_id", "count")),
     "revocation_failed": Event(_AUTH, ERROR, ("user_id", "reason"), most=1),
     "cross_site_request": Event(_ROOT, WARNING, ("expected", "received"), most=100),
+    "secure_cookie_dropped": Event(_ROOT, WARNING, once=True),
     "row_ignored": Event(_ROOT, WARNING, most=100),
     "store_unavailable": Event(_REDIS, ERROR, ("reason",)),
     "store_available": Event(_REDIS, WARNING, ("failures", "seconds")),
@@ -93,6 +96,14 @@ class Limiter:
         self._lock = PerProcess(threading.Lock)  # another thread may hold it during a fork
         self._windows: dict[str, dict[str, tuple[float, int]]] = {}
         self._suppressed: dict[str, int] = {}
+        self._written: set[str] = set()
+
+    def admit_once(self, event: str) -> bool:
+        """Return whether this is the first line of this event."""
+        with self._lock.get():
+            is_first = event not in self._written
+            self._written.add(event)
+            return is_first
 
     def admit(self, event: str, most: int, subjects: tuple[str, ...]) -> int | None:
         """Count a line, and return whether to write it.
@@ -317,6 +328,16 @@ def cross_site_request(failure: OriginFailure) -> None:
     )
 
 
+def secure_cookie_dropped() -> None:
+    """Write that a Secure cookie was set by http, where browsers drop it."""
+    _write(
+        "secure_cookie_dropped",
+        "a Secure session cookie was set in the response to a request by http, and browsers drop "
+        "it there: use env='DEV' for development without TLS; behind a proxy that terminates TLS, "
+        "let the server trust the proxy's X-Forwarded-Proto",
+    )
+
+
 def row_ignored() -> None:
     """Write that a row of a database's session table is not a session."""
     _write("row_ignored", "a row of the session table is not a session and is ignored")
@@ -374,6 +395,8 @@ def _write(name: str, text: str, *subjects: str, **fields: str | float | None) -
         return
     extra = {"event": name, **{field: _shown(value) for field, value in fields.items()}}
     values = [_quoted(field, extra[field]) for field in list(fields)[: text.count("%s")]]
+    if event.once and not _limiter.admit_once(name):
+        return
     if event.most is not None:
         suppressed = _limiter.admit(name, event.most, subjects or ("",))
         if suppressed is None:

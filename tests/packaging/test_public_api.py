@@ -172,7 +172,7 @@ def test_both_flavours() -> None:
         "lucia.testing",
         "lucia.adapters.memory",
         "lucia.middleware.asgi",
-        "lucia.middleware._responses",
+        "lucia._rules.responses",
     ],
 )
 def test_imports_nothing_optional(module: str) -> None:

@@ -34,7 +34,7 @@ from lucia import (
     UsersNotConfigured,
 )
 from lucia.adapters.memory import AsyncMemoryAdapter, MemoryAdapter
-from lucia.middleware.fastapi import FastAPIAuth, document_401
+from lucia.middleware.fastapi import FastAPIAuth
 from lucia.middleware.starlette import StarletteAuth
 from tests.web.driver import NAME, ORIGIN, Time, get, in_loop, log_in, user_of
 
@@ -256,25 +256,26 @@ def test_the_document_names_the_bearer_scheme(auth: AsyncAuth[User]) -> None:
     ],
 )
 def test_a_document_of_an_applications_own_is_left_alone_where_no_session_is_needed(
-    document: dict[str, Any],
+    web: FastAPIAuth[User], document: dict[str, Any]
 ) -> None:
     """A document is unchanged where operations need no session, whatever else its paths have."""
     before = repr(document)
-    assert repr(document_401(document, "session")) == before
+    assert repr(web._documented(document)) == before
 
 
-def test_a_document_of_an_applications_own_gets_the_401() -> None:
+def test_a_document_of_an_applications_own_gets_the_401(web: FastAPIAuth[User]) -> None:
     """The 401 is added without other responses, and if the session is one of several schemes."""
     document: dict[str, Any] = {
         "paths": {
             "/": {
                 "get": {"security": [{"session": []}]},
                 "put": {"security": [{"key": []}, {"session": []}]},
+                "post": {"security": [{"key": [], "session": []}]},
             }
         }
     }
     described = {"responses": {"401": {"description": "Not logged in."}}}
-    paths = document_401(document, "session")["paths"]
+    paths = web._documented(document)["paths"]
     assert all(operation.items() >= described.items() for operation in paths["/"].values())
 
 

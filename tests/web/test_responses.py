@@ -14,7 +14,7 @@ from lucia import (
     errors,
 )
 from lucia._rules.requests import Transport
-from lucia.middleware._responses import ERRORS, response_for
+from lucia._rules.responses import ERRORS, response_for
 
 SERVER_ERRORS = {
     "AutoUserIdGenerationNotSupported": "the application is configured wrongly",

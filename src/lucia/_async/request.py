@@ -3,15 +3,15 @@
 ``AsyncRequestMethods`` is the part of ``Auth`` that reads requests and creates cookies.
 """
 
-from collections.abc import Sequence
 from typing import Any, Generic
 
 from lucia._async.users import AsyncUserMethods
+from lucia._compat.awaited import AsyncTruth
 from lucia._compat.locks import AsyncSelfLocking
-from lucia._logs import cross_site_request, signing_out
+from lucia._logs import cross_site_request, secure_cookie_dropped, signing_out
 from lucia._rules.cookies import Cookie, Env, SessionCookie, create_session_cookie, find_cookie
-from lucia._rules.origins import Origin, OriginFailure, check_origin
-from lucia._rules.requests import RequestLike, Transport
+from lucia._rules.origins import Origin, OriginFailure, check_origin, is_plain_http
+from lucia._rules.requests import TRANSPORTS, RequestLike, Transport, bearer_token
 from lucia._rules.sessions import check_session
 from lucia._typing import AttributesT, UserIdT, UserT, with_defaults
 from lucia.errors import InvalidRequest, InvalidSessionId, InvalidUserId
@@ -33,13 +33,13 @@ class AsyncRequestMethods(AsyncUserMethods[UserT, UserIdT, AttributesT]):
 
         Args:
             context: the request, as a :class:`~lucia.RequestContext`.
-            transport: ``cookie``, or ``bearer`` for clients that are not browsers.
+            transport: ``cookie``, ``bearer`` for clients that are not browsers, or ``both``.
 
         Raises:
-            ValueError: ``transport`` is neither.
+            ValueError: ``transport`` is none of these.
         """
-        if transport not in ("cookie", "bearer"):
-            raise ValueError(f"transport must be 'cookie' or 'bearer', got {transport!r}")
+        if transport not in TRANSPORTS:
+            raise ValueError(f"transport must be 'cookie', 'bearer' or 'both', got {transport!r}")
         return AsyncAuthRequest(self, context, transport)
 
     def create_session_cookie(self, session: Session[Any] | None) -> Cookie:
@@ -90,7 +90,8 @@ class AsyncAuthRequest(AsyncSelfLocking, Generic[UserT, UserIdT]):
 
     With the ``bearer`` transport the id comes in the Authorization header: no cookie is read or
     set, and the origin is not checked. ``validate`` does not renew the session, since the client
-    would not learn the new id; ``renew`` does.
+    would not learn the new id; ``renew`` does. With ``both``, each request is one of the two, which
+    ``uses_cookies`` tells.
     """
 
     __slots__ = (
@@ -112,7 +113,9 @@ class AsyncAuthRequest(AsyncSelfLocking, Generic[UserT, UserIdT]):
         super().__init__()
         self._auth = auth
         self._context = context
-        self._uses_cookies = transport == "cookie"
+        self._uses_cookies = transport == "cookie" or (
+            transport == "both" and bearer_token(context) is None
+        )
         self._session: Session[UserIdT] | Unset | None = UNSET
         self._user: SessionUser[UserT, UserIdT] | Unset | None = UNSET
         self._origin_failure: OriginFailure | Unset | None = UNSET
@@ -122,6 +125,20 @@ class AsyncAuthRequest(AsyncSelfLocking, Generic[UserT, UserIdT]):
     def __repr__(self) -> str:
         transport = "cookie" if self._uses_cookies else "bearer"
         return f"<AsyncAuthRequest {self._context.method} {transport}>"
+
+    @property
+    def uses_cookies(self) -> bool:
+        """Whether the session id comes and goes in a cookie, and not as a bearer token."""
+        return self._uses_cookies
+
+    @property
+    def client_address(self) -> str | None:
+        """The address that the request came from, as the server says; None if it is not known."""
+        return self._context.client_address
+
+    def with_transport(self, transport: Transport) -> "AsyncAuthRequest[UserT, UserIdT]":
+        """Return another ``AuthRequest`` for this request, such as one that issues a token."""
+        return self._auth.handle_request(self._context, transport)
 
     @property
     def origin_failure(self) -> OriginFailure | None:
@@ -135,6 +152,7 @@ class AsyncAuthRequest(AsyncSelfLocking, Generic[UserT, UserIdT]):
             )
         return self._origin_failure
 
+    @AsyncTruth.needs_await
     async def validate(self) -> Session[UserIdT] | None:
         """Return the request's session, renewed if it was idle.
 
@@ -162,6 +180,7 @@ class AsyncAuthRequest(AsyncSelfLocking, Generic[UserT, UserIdT]):
         finally:
             self._release()
 
+    @AsyncTruth.needs_await
     async def validate_user(self) -> SessionUser[UserT, UserIdT] | None:
         """Return the request's session and its user, as :meth:`validate` returns the session.
 
@@ -222,6 +241,7 @@ class AsyncAuthRequest(AsyncSelfLocking, Generic[UserT, UserIdT]):
         )
         return await self._replace(session)
 
+    @AsyncTruth.needs_await
     async def renew(self) -> Session[UserIdT] | None:
         """Replace the request's session by a new one and set its cookie; None for a visitor.
 
@@ -332,7 +352,10 @@ class AsyncAuthRequest(AsyncSelfLocking, Generic[UserT, UserIdT]):
 
     def _send(self, session: Session[UserIdT] | None) -> None:
         if self._uses_cookies:
-            self._context.set_cookie(self._auth.create_session_cookie(session))
+            cookie = self._auth.create_session_cookie(session)
+            if cookie.secure and is_plain_http(self._context):
+                secure_cookie_dropped()
+            self._context.set_cookie(cookie)
             # A shared cache must neither store this cookie nor give it to somebody else.
             self._context.set_header("cache-control", "no-store")
             self._context.set_header("vary", "Cookie")
@@ -358,11 +381,5 @@ class AsyncAuthRequest(AsyncSelfLocking, Generic[UserT, UserIdT]):
             elif self._uses_cookies:
                 self._known_id = self._auth.find_session_id(self._context)
             else:
-                self._known_id = _bearer_token(self._context.headers.get("authorization", ()))
+                self._known_id = bearer_token(self._context)
         return self._known_id
-
-
-def _bearer_token(values: Sequence[str]) -> str | None:
-    """Return the token of a single ``Authorization: Bearer`` header (RFC 6750, section 2.1)."""
-    scheme, _, token = values[0].partition(" ") if len(values) == 1 else ("", "", "")
-    return token.strip(" ") or None if scheme.lower() == "bearer" else None

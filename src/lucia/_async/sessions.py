@@ -66,6 +66,16 @@ class AsyncSessionMethods(Generic[UserT, UserIdT, AttributesT]):
     _max_sessions: int | None
     _clock: Clock
 
+    @property
+    def keeps_metadata(self) -> bool:
+        """Whether the session adapter keeps the metadata of a login."""
+        return self._sessions.keeps_attributes
+
+    @property
+    def has_users(self) -> bool:
+        """Whether there is a user adapter."""
+        return self._users is not None
+
     def transform_database_user(self, row: UserRow, /) -> UserT:
         """Return what the application gets for a stored user, by the configured function."""
         if self._user_ids is TEXT_IDS:

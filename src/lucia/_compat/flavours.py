@@ -64,6 +64,24 @@ def check_flavour(name: str, given: Callable[..., Any], like: Callable[..., Any]
     )
 
 
+def check_step(name: str, step: object, like: Callable[..., Any]) -> None:
+    """Refuse a function for the ready routes that is of the other flavour than they are.
+
+    Args:
+        name: the setting's name.
+        step: the function.
+        like: a step of the object that will call it.
+
+    Raises:
+        TypeError: it can't be called, or one is async and the other is not.
+    """
+    if not callable(step):
+        raise TypeError(f"{name} must be a function, not {type(step).__name__}")
+    if is_async(step) != is_async(like):
+        needed, found = ("an async", "a plain") if is_async(like) else ("a plain", "an async")
+        raise TypeError(f"{name} must be {needed} function here, not {found} one")
+
+
 def check_methods(name: str, given: object, protocol: type) -> None:
     """Refuse a setting that lacks one of a protocol's methods.
 

@@ -111,6 +111,15 @@ def check_origin(context: RequestLike, trusted: Collection[Origin]) -> OriginFai
     return OriginFailure("one valid Sec-Fetch-Site", _shown(sites))
 
 
+def is_plain_http(context: RequestLike) -> bool:
+    """Return whether the browser reached the application by http, as far as the server knows.
+
+    Browsers send ``Sec-Fetch-Site`` to secure origins alone (W3C Secure Contexts), so that with it
+    the server is behind a proxy that terminates TLS, or on the person's own machine.
+    """
+    return context.url.startswith(("http://", "ws://")) and "sec-fetch-site" not in context.headers
+
+
 def _check_origin_header(
     context: RequestLike, allowed: Collection[Origin | None]
 ) -> OriginFailure | None:

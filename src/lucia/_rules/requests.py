@@ -9,8 +9,13 @@ from typing import Final, Literal, Protocol
 
 from lucia._rules.cookies import Cookie
 
-Transport = Literal["cookie", "bearer"]
-"""Where a request carries its session id: in a cookie, or in the Authorization header."""
+Transport = Literal["cookie", "bearer", "both"]
+"""Where a request carries its session id: in a cookie, or in the Authorization header.
+
+With ``both``, a request with ``Authorization: Bearer`` is a bearer's, and any other one a cookie's.
+"""
+
+TRANSPORTS: Final[tuple[Transport, ...]] = ("cookie", "bearer", "both")
 
 REQUEST_HEADERS: Final = ("cookie", "origin", "sec-fetch-site", "authorization")
 """The request headers that the library reads."""
@@ -39,6 +44,13 @@ class RequestLike(Protocol):
     def set_header(self, name: str, value: str, /) -> None: ...
 
     def can_set_cookie(self) -> bool: ...
+
+
+def bearer_token(context: RequestLike) -> str | None:
+    """Return the token of a single ``Authorization: Bearer`` header (RFC 6750, section 2.1)."""
+    values = context.headers.get("authorization", ())
+    scheme, _, token = values[0].partition(" ") if len(values) == 1 else ("", "", "")
+    return token.strip(" ") or None if scheme.lower() == "bearer" else None
 
 
 def _always() -> bool:

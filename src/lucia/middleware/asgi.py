@@ -11,11 +11,11 @@ from typing import Any, Final
 
 from lucia._async.auth import AsyncAuth
 from lucia._async.request import AsyncAuthRequest
-from lucia._rules.cookies import Cookie
 from lucia._rules.requests import REQUEST_HEADERS, Transport
+from lucia._rules.responses import TRY_AGAIN_LATER, ErrorResponse, response_for
 from lucia._typing import UserIdT, UserT
 from lucia.errors import InvalidRequest
-from lucia.middleware._responses import TRY_AGAIN_LATER, ErrorResponse, response_for
+from lucia.middleware._exchange import Exchange
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -128,13 +128,8 @@ def check_auth(auth: object) -> None:
         raise TypeError(f"auth must be an AsyncAuth, not {kind}: {reason}")
 
 
-class _Exchange:
-    """One request as a ``RequestLike``, and what the library adds to its response.
-
-    The scope refers to it, so it must refer neither to the scope nor to the server's ``send``,
-    which refers to the scope: each request would be a cycle that only the garbage collector frees,
-    and it would be running all the time.
-    """
+class _Exchange(Exchange):
+    """One request of ASGI. It must not refer to the server's ``send`` either."""
 
     __slots__ = (
         "_client",
@@ -142,20 +137,14 @@ class _Exchange:
         "_raw_headers",
         "_scheme",
         "_server",
-        "cookies",
         "is_websocket",
         "method",
-        "response_headers",
-        "started",
     )
 
     def __init__(self, scope: Scope) -> None:
+        super().__init__()
         self.method: str = scope.get("method", "GET")
         self.is_websocket = scope["type"] == "websocket"
-        self.started = False
-        # Both are made when the first cookie is set: few requests set one.
-        self.cookies: dict[str, bytes] | None = None
-        self.response_headers: dict[str, str] | None = None
         self._raw_headers: RawHeaders = scope["headers"]
         self._scheme: str = scope.get("scheme", "http")
         self._path: str = scope["path"]
@@ -186,33 +175,12 @@ class _Exchange:
         """The address that the server says the request came from."""
         return (self._client or (None,))[0]
 
-    def can_set_cookie(self) -> bool:
-        return not self.started
-
-    def set_cookie(self, cookie: Cookie) -> None:
-        if self.started:
-            raise RuntimeError("the response has started meanwhile, so that no cookie can be set")
-        self.cookies = {**(self.cookies or {}), cookie.name: cookie.serialize().encode()}
-
-    def set_header(self, name: str, value: str) -> None:
-        self.response_headers = {**(self.response_headers or {}), name: value}
-
     def with_cookies(self, headers: RawHeaders) -> list[tuple[bytes, bytes]]:
         """Return the response's headers and those that the library adds."""
-        # The application's own Cache-Control could let a shared cache store the cookie.
-        kept = [(name, value) for name, value in headers if name.lower() != b"cache-control"]
-        varies = {
-            field.strip().lower()
-            for name, value in kept
-            if name.lower() == b"vary"
-            for field in value.split(b",")
-        }
-        added = [
-            (name.encode(), value.encode())
-            for name, value in (self.response_headers or {}).items()
-            if value.lower().encode() not in varies
+        texts = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
+        return [
+            (name.encode("latin-1"), value.encode("latin-1")) for name, value in self.merged(texts)
         ]
-        return kept + added + [(b"set-cookie", cookie) for cookie in (self.cookies or {}).values()]
 
 
 class _Sender:

@@ -1,34 +1,42 @@
-"""FastAPI: dependencies for routes and WebSockets, which the OpenAPI document describes."""
+"""FastAPI: dependencies for routes and WebSockets, and the ready routes, all in OpenAPI."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Generic, TypeVar
+from inspect import unwrap
+from typing import Any, Final, Generic, TypeVar, Unpack, get_type_hints
 
 try:
-    from fastapi import FastAPI
+    from fastapi import APIRouter, FastAPI, Request
     from fastapi.openapi.models import APIKey, APIKeyIn, HTTPBearer
     from fastapi.security.base import SecurityBase
+    from pydantic import TypeAdapter
     from starlette.requests import HTTPConnection
+    from starlette.responses import JSONResponse, Response
 except ImportError as error:
     raise ImportError(
         'lucia.middleware.fastapi needs FastAPI: pip install "lucia-auth[fastapi]"'
     ) from error
 
+from lucia._async.accounts import AsyncAccountRoutes, AsyncAccountSettings
 from lucia._async.auth import AsyncAuth
 from lucia._async.request import AsyncAuthRequest
+from lucia._rules.accounts import AccountRoute, ErrorDetail
 from lucia._rules.requests import Transport
+from lucia._rules.responses import response_for
 from lucia._typing import UserIdT, UserT, with_defaults
 from lucia.errors import NotAuthenticated
-from lucia.middleware._responses import response_for
 from lucia.middleware.asgi import LuciaMiddleware, auth_request
-from lucia.middleware.starlette import StarletteAuth
+from lucia.middleware.starlette import StarletteAuth, ThreadAuthRequest
 from lucia.models import Session, SessionUser
 
-__all__ = ["FastAPIAuth", "LuciaMiddleware"]
+__all__ = ["FastAPIAuth", "LuciaMiddleware", "ThreadAuthRequest"]
 
 T = TypeVar("T")
 DependencyT = TypeVar("DependencyT", bound=Callable[..., Any])
 
 _METHODS: Final = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
+_TOKEN_ROUTE: Final = "x-lucia-token-route"  # noqa: S105 -- the name of a member
+"""Marks the operation that issues tokens until the document is made: only then is its path known,
+since the application may include the router below another prefix."""
 
 
 def _named_without_parentheses(dependency: DependencyT) -> DependencyT:
@@ -81,6 +89,7 @@ class FastAPIAuth(Generic[UserT, UserIdT]):
     ``Depends(…)``            gives
     ========================= =================================================================
     ``web.request``           the ``AsyncAuthRequest``, for signing in and out
+    ``web.sync_request``      the same for a route that is a plain ``def``
     ``web.session``           the ``Session``; 401 for a visitor
     ``web.user``              the user; 401 for a visitor
     ``web.session_user``      both, as ``SessionUser``; 401 for a visitor
@@ -94,16 +103,20 @@ class FastAPIAuth(Generic[UserT, UserIdT]):
 
     Args:
         auth: the application's ``AsyncAuth``.
-        transport: ``cookie``, or ``bearer`` for clients that are not browsers.
+        transport: ``cookie``, ``bearer`` for clients that are not browsers, or ``both``.
         forbid_cross_site: respond 403 to a request that fails the origin check, instead of treating
             it as a visitor's.
         validate_ahead: validate before the application runs, see
             :class:`~lucia.middleware.asgi.LuciaMiddleware`.
+        login_url: where a visitor's browser is sent from a page that needs a login, see
+            :class:`~lucia.middleware.starlette.StarletteAuth`.
         scheme_name: the name of the security scheme in the OpenAPI document; two auths of one
-            application need two names.
+            application need two names. With ``both`` there is a second scheme, with ``_token``
+            after this name.
 
     Raises:
         TypeError: ``auth`` is not an ``AsyncAuth``.
+        ValueError: ``login_url`` is not a URL.
     """
 
     session: Required[Session[UserIdT]]
@@ -117,6 +130,7 @@ class FastAPIAuth(Generic[UserT, UserIdT]):
         transport: Transport = "cookie",
         forbid_cross_site: bool = False,
         validate_ahead: bool = False,
+        login_url: str | None = None,
         scheme_name: str = "session",
     ) -> None:
         self._web = StarletteAuth(
@@ -124,16 +138,15 @@ class FastAPIAuth(Generic[UserT, UserIdT]):
             transport=transport,
             forbid_cross_site=forbid_cross_site,
             validate_ahead=validate_ahead,
+            login_url=login_url,
         )
         self._scheme_name = scheme_name
-        model = _security_model(auth, transport)
-        # Methods of AsyncAuthRequest rather than of self._web: while the store is read, each
-        # coroutine on the way is an object that the garbage collector has to look at.
-        self.session = Required(auth, AsyncAuthRequest[UserT, UserIdT].validate, model, scheme_name)
+        self._model = model = _security_model(auth, transport)
+        # Not methods of self._web: while the store is read, each coroutine on the way is an object
+        # that the garbage collector has to look at.
+        self.session = Required(auth, _validate, model, scheme_name)
         self.user = Required(auth, _find_user, model, scheme_name)
-        self.session_user = Required(
-            auth, AsyncAuthRequest[UserT, UserIdT].validate_user, model, scheme_name
-        )
+        self.session_user = Required(auth, _validate_user, model, scheme_name)
 
     def install(self, app: FastAPI) -> None:
         """Add the middleware, the exception handlers and the documentation to an application.
@@ -145,15 +158,49 @@ class FastAPIAuth(Generic[UserT, UserIdT]):
         make = app.openapi
 
         def openapi() -> dict[str, Any]:
-            return document_401(make(), self._scheme_name)
+            return self._documented(make())
 
         # FastAPI's documented way of extending the OpenAPI document.
         app.openapi = openapi  # type: ignore[method-assign]
+
+    def router(self, prefix: str = "", **settings: Unpack[AsyncAccountSettings]) -> APIRouter:
+        """Return the ready routes: sign up, log in and out, devices, change of the password.
+
+        Args:
+            prefix: the path before them, such as ``/auth``.
+            settings: see :class:`~lucia.middleware.accounts.AsyncAccountRoutes`. The return
+                annotation of ``show_user`` is the response model of ``/me``.
+        """
+        accounts = AsyncAccountRoutes(self._web.auth, self._web.transport, **settings)
+        router = APIRouter(prefix=prefix, tags=["auth"])
+        for route in accounts.routes:
+            gives = route.gives
+            if route.name == "me" and "show_user" in settings:
+                gives = _returned(settings["show_user"])
+            router.add_api_route(
+                route.path,
+                self._endpoint(accounts, route),
+                methods=[route.method],
+                name=f"{route.name}_page" if route.is_page else route.name,
+                summary=route.summary,
+                status_code=route.status,
+                response_class=Response if route.is_page else JSONResponse,
+                response_model=None,
+                responses=_responses(route, gives),
+                include_in_schema=not route.is_page,
+                openapi_extra=self._described(route),
+            )
+        return router
 
     @_named_without_parentheses
     async def request(self, connection: HTTPConnection) -> AsyncAuthRequest[UserT, UserIdT]:
         """Return the ``AuthRequest``, for example to sign in and out."""
         return self._web.request(connection)
+
+    @_named_without_parentheses
+    async def sync_request(self, connection: HTTPConnection) -> ThreadAuthRequest[UserT, UserIdT]:
+        """Return the ``AuthRequest`` for a route that is a plain function."""
+        return self._web.sync_request(connection)
 
     @_named_without_parentheses
     async def optional_session(self, connection: HTTPConnection) -> Session[UserIdT] | None:
@@ -165,26 +212,114 @@ class FastAPIAuth(Generic[UserT, UserIdT]):
         """Return the request's user, or None for a visitor."""
         return await self._web.optional_user(connection)
 
+    def _endpoint(
+        self, accounts: AsyncAccountRoutes[UserT, UserIdT], route: AccountRoute
+    ) -> Callable[[Request], Awaitable[Response]]:
+        async def endpoint(request: Request) -> Response:
+            return await self._web.respond_to(accounts, route, request)
+
+        return endpoint
+
+    def _described(self, route: AccountRoute) -> dict[str, Any]:
+        """Return what FastAPI can't see of a ready route, for its operation in the document."""
+        described: dict[str, Any] = {}
+        if route.takes is not None:
+            schema = TypeAdapter(route.takes).json_schema()
+            kinds = ("application/json", "application/x-www-form-urlencoded")
+            described["requestBody"] = {
+                "required": True,
+                "content": {kind: {"schema": schema} for kind in kinds},
+            }
+        if "{handle}" in route.path:
+            described["parameters"] = [
+                {"name": "handle", "in": "path", "required": True, "schema": {"type": "string"}}
+            ]
+        if route.needs_login:
+            described["security"] = [{self._scheme_name: []}]
+        if route.name == "token":
+            described[_TOKEN_ROUTE] = self._scheme_name
+        return described
+
+    def _documented(self, document: dict[str, Any]) -> dict[str, Any]:
+        """Complete an OpenAPI document: the schemes, and the response 401 of each protected route.
+
+        An operation that documents such a response itself keeps its own.
+        """
+        operations = [
+            (path, item[method])
+            for path, item in document.get("paths", {}).items()
+            for method in _METHODS & item.keys()
+        ]
+        token_url = next(
+            (
+                path
+                for path, operation in operations
+                if operation.get(_TOKEN_ROUTE) == self._scheme_name
+            ),
+            None,
+        )
+        schemes = self._schemes(token_url)
+        is_used = False
+        for _, operation in operations:
+            security = operation.get("security", [])
+            if any(self._scheme_name in requirement for requirement in security):
+                is_used = True
+                if {self._scheme_name: []} in security:
+                    alternatives: list[dict[str, Any]] = [{name: []} for name in schemes]
+                    security += [each for each in alternatives if each not in security]
+                description = response_for(NotAuthenticated(), "cookie").detail
+                operation.setdefault("responses", {}).setdefault(
+                    "401", {"description": description}
+                )
+        if is_used:
+            components = document.setdefault("components", {})
+            components.setdefault("securitySchemes", {}).update(schemes)
+        return document
+
+    def _schemes(self, token_url: str | None) -> dict[str, Any]:
+        """Return the security schemes by name: each of them lets a request in."""
+        own = self._model.model_dump(mode="json", by_alias=True, exclude_none=True)
+        bearer: dict[str, Any] = {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "The session id.",
+        }
+        if token_url is not None:
+            # By this the button "Authorize" of the documentation asks for name and password.
+            flow: dict[str, Any] = {"scopes": {}, "tokenUrl": token_url.removeprefix("/")}
+            bearer = {"type": "oauth2", "flows": {"password": flow}}
+        match self._web.transport:
+            case "cookie":
+                return {self._scheme_name: own}
+            case "bearer":
+                return {self._scheme_name: own if token_url is None else bearer}
+            case "both":
+                return {self._scheme_name: own, f"{self._scheme_name}_token": bearer}
+
+
+_validate: Final = unwrap(AsyncAuthRequest[Any, Any].validate)
+_validate_user: Final = unwrap(AsyncAuthRequest[Any, Any].validate_user)
+"""Without the check that they are awaited: ``Required`` awaits them."""
+
 
 async def _find_user(request: AsyncAuthRequest[UserT, UserIdT]) -> UserT | None:
     both = await request.validate_user()
     return None if both is None else both.user
 
 
-def document_401(document: dict[str, Any], scheme_name: str) -> dict[str, Any]:
-    """Add a response 401 to each operation of an OpenAPI document that needs this security scheme.
+def _responses(route: AccountRoute, gives: Any) -> dict[int | str, dict[str, Any]]:
+    """Return the responses of a ready route, for its operation in the document."""
+    responses: dict[int | str, dict[str, Any]] = {
+        status: {"model": ErrorDetail} for status in (*route.errors, 403, 503)
+    }
+    if gives is not None:
+        responses[route.status] = {"model": gives}
+    return responses
 
-    An operation that documents such a response itself keeps its own.
-    """
-    description = response_for(NotAuthenticated(), "cookie").detail
-    for path in document.get("paths", {}).values():
-        for method in _METHODS & path.keys():
-            operation = path[method]
-            if any(scheme_name in requirement for requirement in operation.get("security", ())):
-                operation.setdefault("responses", {}).setdefault(
-                    "401", {"description": description}
-                )
-    return document
+
+def _returned(function: Callable[..., Any]) -> Any:
+    """Return the type that a function's annotation says it returns; None without one."""
+    return get_type_hints(function).get("return")
 
 
 def _security_model(auth: AsyncAuth[Any, Any, Any], transport: Transport) -> APIKey | HTTPBearer:

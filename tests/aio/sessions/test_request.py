@@ -820,9 +820,9 @@ async def test_signing_in_and_out_by_bearer(auth: AsyncAuth[User], session: Sess
 
 
 def test_an_unknown_transport_is_refused(auth: AsyncAuth[User]) -> None:
-    """An unknown transport is a ValueError with the names of both."""
+    """An unknown transport is a ValueError with the names of all."""
     transport: Any = "header"
-    with pytest.raises(ValueError, match="'cookie' or 'bearer'"):
+    with pytest.raises(ValueError, match="'cookie', 'bearer' or 'both'"):
         auth.handle_request(Exchange().context, transport)
 
 

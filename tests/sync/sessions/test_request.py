@@ -821,9 +821,9 @@ def test_signing_in_and_out_by_bearer(auth: Auth[User], session: Session) -> Non
 
 
 def test_an_unknown_transport_is_refused(auth: Auth[User]) -> None:
-    """An unknown transport is a ValueError with the names of both."""
+    """An unknown transport is a ValueError with the names of all."""
     transport: Any = "header"
-    with pytest.raises(ValueError, match="'cookie' or 'bearer'"):
+    with pytest.raises(ValueError, match="'cookie', 'bearer' or 'both'"):
         auth.handle_request(Exchange().context, transport)
 
 

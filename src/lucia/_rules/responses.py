@@ -92,7 +92,7 @@ def response_for(error: Exception, transport: Transport) -> ErrorResponse:
 
 def _headers_for(error: Exception, status: int, transport: Transport) -> Mapping[str, str]:
     if status == 401:
-        return {"WWW-Authenticate": "Bearer" if transport == "bearer" else "APIKey"}
+        return {"WWW-Authenticate": "APIKey" if transport == "cookie" else "Bearer"}
     if isinstance(error, TooManyAttempts):
         return {"Retry-After": str(error.retry_after)}
     return {"Retry-After": "1"} if status == 503 else _NO_HEADERS

@@ -1,0 +1,33 @@
+"""The ready routes of every framework: the types that an application's own steps and pages use."""
+
+from lucia._async.accounts import AsyncAccountRoutes, AsyncAccountSettings
+from lucia._rules.accounts import (
+    AccessToken,
+    AccountRoute,
+    Credentials,
+    ErrorDetail,
+    LoggedInDevice,
+    Page,
+    PasswordChange,
+    Reply,
+    SignedInUser,
+    Submission,
+)
+from lucia._sync.accounts import AccountRoutes, AccountSettings
+
+__all__ = [
+    "AccessToken",
+    "AccountRoute",
+    "AccountRoutes",
+    "AccountSettings",
+    "AsyncAccountRoutes",
+    "AsyncAccountSettings",
+    "Credentials",
+    "ErrorDetail",
+    "LoggedInDevice",
+    "Page",
+    "PasswordChange",
+    "Reply",
+    "SignedInUser",
+    "Submission",
+]
