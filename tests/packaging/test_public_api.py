@@ -139,7 +139,6 @@ def test_testing_names() -> None:
         "AsyncSessionAdapterSuite",
         "AsyncSessionUserAdapterSuite",
         "AsyncUserAdapterSuite",
-        "CookieClient",
         "RenewingSessionAdapterSuite",
         "SessionAdapterSuite",
         "SessionUserAdapterSuite",

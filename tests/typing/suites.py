@@ -58,5 +58,6 @@ async def clients(
     assert_type(login(sync_client, sync_auth, "anna", base_url="http://testserver"), Session)
     await alogin(test_client, auth, "anna")
     login(test_client, sync_auth, "anna")
-    login(client, auth, "anna")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(login(test_client, auth, "anna"), Session)
+    login(test_client, auth, 7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await alogin(client, sync_auth, "anna")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -4,13 +4,13 @@
 from typing import Any
 
 from lucia._sync.auth import Auth
-from lucia._testing.cookie_jar import CookieClient, base_url_of, give_cookie, set_origin
+from lucia._testing.clients import base_url_of, give_cookie, set_origin
 from lucia._typing import UserIdT
 from lucia.models import Session
 
 
 def login(
-    client: CookieClient,
+    client: Any,
     auth: Auth[Any, UserIdT, Any],
     user_id: UserIdT,
     /,
@@ -24,13 +24,15 @@ def login(
     that passes the origin check.
 
     Args:
-        client: a client like those of httpx and requests; Starlette's ``TestClient`` is one.
+        client: the test client of Starlette, FastAPI, Litestar, Flask, Quart or Django, or a client
+            of httpx or requests.
         auth: the application's ``Auth``.
         user_id: the user to log in. Only a store that knows the users checks that it exists.
         base_url: the URL of the application, for a client without a base URL.
         metadata: JSON values for the device list.
 
     Raises:
+        TypeError: the client is of another kind.
         ValueError: there is no base URL, or the client would not send the cookie there: for
             example a ``Secure`` cookie (``env="PROD"``) to ``http://testserver``.
         DuplicateSessionId: the new session id is taken.
