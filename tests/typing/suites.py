@@ -59,5 +59,5 @@ async def clients(
     await alogin(test_client, auth, "anna")
     login(test_client, sync_auth, "anna")
     assert_type(login(test_client, auth, "anna"), Session)
-    login(test_client, auth, 7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    login(test_client, auth, 7)  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
     await alogin(client, sync_auth, "anna")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -293,7 +293,7 @@ def read_body(content_type: str, body: bytes) -> tuple[Mapping[str, Any], bool]:
     if kind == "application/x-www-form-urlencoded":
         return _read_form(body), True
     if not body:
-        return {}, False
+        return {}, kind != "application/json"  # a form without fields
     if kind != "application/json":
         raise InvalidInput("the body must be JSON (application/json) or a form")
     return _read_json(body), False

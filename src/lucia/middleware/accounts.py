@@ -12,10 +12,14 @@ from lucia._rules.accounts import (
     Reply,
     SignedInUser,
     Submission,
+    read_body,
+    to_json,
 )
+from lucia._rules.pages import PAGE_HEADERS
 from lucia._sync.accounts import AccountRoutes, AccountSettings
 
 __all__ = [
+    "PAGE_HEADERS",
     "AccessToken",
     "AccountRoute",
     "AccountRoutes",
@@ -30,4 +34,6 @@ __all__ = [
     "Reply",
     "SignedInUser",
     "Submission",
+    "read_body",
+    "to_json",
 ]

@@ -275,7 +275,7 @@ def _submission(handle: str) -> Submission:
         # By Flask's own parser: another extension may have read the body already.
         fields = request.form.to_dict()
     else:
-        fields, _ = read_body(request.content_type or "", request.get_data())
+        fields, is_form = read_body(request.content_type or "", request.get_data())
     return Submission(
         fields=fields,
         is_form=is_form,

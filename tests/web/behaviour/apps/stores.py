@@ -1,0 +1,64 @@
+"""The auth of the applications: users in SQLite, sessions in Redis, as the environment says."""
+
+import os
+from datetime import timedelta
+from typing import Any, Final
+
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+from sqlalchemy import MetaData, create_engine
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from lucia import AsyncAuth, Auth, ScryptHash, User
+from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
+from lucia.adapters.sqlalchemy import (
+    AsyncSQLAlchemyUserAdapter,
+    AuthTables,
+    SQLAlchemyUserAdapter,
+)
+
+REDIS: Final = os.environ["BEHAVIOUR_REDIS"]
+DATABASE: Final = os.environ["BEHAVIOUR_DATABASE"]
+ORIGINS: Final = ["https://trusted.example"]
+TABLES: Final = AuthTables(MetaData())
+HASH: Final = ScryptHash(ln=int(os.environ.get("BEHAVIOUR_LN", "4")), r=8, p=1)
+DEADLINE: Final = timedelta(seconds=0.5)
+"""How long a request waits for a Redis that does not reply."""
+
+
+def sync_auth() -> Auth[User]:
+    """Return the auth of a sync application."""
+    client: Any = Redis.from_url(REDIS, protocol=2)
+    return Auth(
+        users=SQLAlchemyUserAdapter(create_engine(f"sqlite:///{DATABASE}"), TABLES),
+        sessions=RedisSessionAdapter(client, deadline=DEADLINE),
+        env="DEV",
+        hash=HASH,
+        origin=ORIGINS,
+    )
+
+
+def async_auth() -> AsyncAuth[User]:
+    """Return the auth of an async application."""
+    engine = create_async_engine(f"sqlite+aiosqlite:///{DATABASE}")
+    client: Any = AsyncRedis.from_url(REDIS, protocol=2)
+    return AsyncAuth(
+        users=AsyncSQLAlchemyUserAdapter(engine, TABLES),
+        sessions=AsyncRedisSessionAdapter(client, deadline=DEADLINE),
+        env="DEV",
+        hash=HASH,
+        origin=ORIGINS,
+    )
+
+
+def shown(session: Any) -> dict[str, Any]:
+    """Return what ``/who`` shows of a session."""
+    return {"user_id": None if session is None else session.user_id, "pid": os.getpid()}
+
+
+def numbers() -> list[bytes]:
+    """Return the parts of the stream."""
+    return [b"%d\n" % number for number in range(1_000)]
+
+
+OWN_HEADERS: Final = {"Vary": "Accept-Language", "Cache-Control": "public, max-age=60"}

@@ -1,0 +1,216 @@
+"""Real servers that serve the applications, and what the cases need beside them."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import redis
+from sqlalchemy import MetaData, create_engine
+
+from lucia import Auth, Session
+from lucia.adapters.redis import RedisSessionAdapter
+from lucia.adapters.sqlalchemy import AuthTables
+from tools.servers import Server, own_server, until, unused_port
+
+__all__ = ["NAME", "PASSWORD", "SITES", "Site", "SiteKind", "serving", "set_cookies"]
+
+NAME: Final = "auth_session"
+PASSWORD: Final = "correct horse"
+HTML: Final = {"Accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"}
+
+_APPS: Final = "tests.web.behaviour.apps"
+_numbers = count()
+
+
+def _uvicorn(app: str, port: int) -> list[str]:
+    return ["-m", "uvicorn", f"{_APPS}.{app}:app", "--port", str(port), "--log-level", "warning"]
+
+
+def _uvicorn_workers(app: str, port: int) -> list[str]:
+    return [*_uvicorn(app, port), "--workers", "2"]
+
+
+def _hypercorn(app: str, port: int) -> list[str]:
+    return ["-m", "hypercorn", f"{_APPS}.{app}:app", "--bind", f"127.0.0.1:{port}"]
+
+
+def _granian(interface: str) -> Callable[[str, int], list[str]]:
+    def command(app: str, port: int) -> list[str]:
+        target = f"{_APPS}.{app}:app"
+        options = ["--interface", interface, "--port", str(port), "--log-level", "warning"]
+        return ["-m", "granian", *options, target]
+
+    return command
+
+
+def _gunicorn(*options: str) -> Callable[[str, int], list[str]]:
+    def command(app: str, port: int) -> list[str]:
+        bind = ["--bind", f"127.0.0.1:{port}", "--log-level", "warning", "--no-control-socket"]
+        return [
+            "-m",
+            "gunicorn",
+            *bind,
+            "--preload",
+            "--workers",
+            "2",
+            *options,
+            f"{_APPS}.{app}:app",
+        ]
+
+    return command
+
+
+@dataclass(frozen=True)
+class SiteKind:
+    """An application and the server that serves it.
+
+    Args:
+        app: the module of the application.
+        command: returns the arguments of the Python that starts the server.
+        workers: how many processes serve requests.
+    """
+
+    app: str
+    command: Callable[[str, int], list[str]]
+    workers: int = 1
+
+
+SITES: Final = {
+    "ASGI, uvicorn": SiteKind("asgi_app", _uvicorn),
+    "Starlette, uvicorn": SiteKind("starlette_app", _uvicorn),
+    "Starlette, hypercorn": SiteKind("starlette_app", _hypercorn),
+    "FastAPI, two workers of uvicorn": SiteKind("fastapi_app", _uvicorn_workers, workers=2),
+    "FastAPI, granian": SiteKind("fastapi_app", _granian("asgi")),
+    "WSGI, threads of gunicorn": SiteKind("wsgi_app", _gunicorn("--threads", "8"), workers=2),
+    "Flask, threads of gunicorn": SiteKind("flask_app", _gunicorn("--threads", "8"), workers=2),
+    "Flask, gevent in gunicorn": SiteKind("flask_app", _gunicorn("-k", "gevent"), workers=2),
+    "Flask, granian": SiteKind("flask_app", _granian("wsgi")),
+}
+
+
+@dataclass
+class Site:
+    """A running site."""
+
+    kind: SiteKind
+    port: int
+    redis_server: Server
+    auth: Auth
+
+    @property
+    def url(self) -> str:
+        """The URL of the site."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def browser(self, cookie: str | None = None, **headers: str) -> httpx.Client:
+        """Return a client with a cookie jar that sends the Origin of the site's own pages."""
+        client = httpx.Client(
+            base_url=self.url, headers={"Origin": self.url, **headers}, trust_env=False, timeout=30
+        )
+        if cookie is not None:
+            client.cookies.set(NAME, cookie, domain="127.0.0.1")
+        return client
+
+    def member(self) -> tuple[httpx.Client, str]:
+        """Sign somebody up, and return their browser, not entered yet, and their name."""
+        name = f"member{next(_numbers)}"
+        with self.browser() as client:
+            form = {"username": name, "password": PASSWORD}
+            client.post("/auth/signup", json=form).raise_for_status()
+            return self.browser(client.cookies[NAME]), name
+
+    def idle_session(self, user_id: str = "ann") -> Session:
+        """Create a session that has been idle since an hour ago."""
+        past = Auth(
+            sessions=RedisSessionAdapter(redis.Redis.from_url(self.redis_server.url, protocol=2)),
+            env="DEV",
+            clock=lambda: int(time.time() * 1_000) - 25 * 3_600_000,
+        )
+        return past.create_session(user_id)
+
+    def send_raw(self, *lines: str) -> bytes:
+        """Send a request of these lines by hand, and return the whole response."""
+        text = "\r\n".join([*lines, f"Host: 127.0.0.1:{self.port}", "Connection: close", "", ""])
+        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as raw:
+            with suppress(OSError):  # a server may refuse a long header before it has read it
+                raw.sendall(text.encode("latin-1"))
+            received = b""
+            with suppress(OSError):
+                while part := raw.recv(65_536):
+                    received += part
+            return received
+
+
+def set_cookies(response: httpx.Response) -> list[str]:
+    """Return the values of the session cookie that a response sets."""
+    values = response.headers.get_list("set-cookie")
+    return [value.partition(";")[0].partition("=")[2] for value in values if value.startswith(NAME)]
+
+
+@contextmanager
+def serving(kind: SiteKind, folder: Path, **environment: str) -> Iterator[Site]:
+    """Serve an application with a Redis of its own, and yield the site."""
+    database = folder / "users.db"
+    metadata = MetaData()
+    AuthTables(metadata)
+    engine = create_engine(f"sqlite:///{database}")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+        metadata.create_all(connection)
+    engine.dispose()
+    with own_server("redis-server", folder) as server:
+        port = unused_port()
+        with _process(kind.command(kind.app, port), server, database, environment):
+            client: Any = redis.Redis.from_url(server.url, protocol=2)
+            auth = Auth(sessions=RedisSessionAdapter(client), env="DEV")
+            site = Site(kind, port, server, auth)
+            until(lambda: _responds(site), 30)
+            yield site
+
+
+@contextmanager
+def _process(
+    arguments: Sequence[str], server: Server, database: Path, environment: dict[str, str]
+) -> Iterator[None]:
+    # The coverage of the server's process is not measured, see no_cover.
+    inherited = {key: value for key, value in os.environ.items() if "COVERAGE" not in key}
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        env={
+            **inherited,
+            "BEHAVIOUR_REDIS": server.url,
+            "BEHAVIOUR_DATABASE": str(database),
+            **environment,
+        },
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL if "BEHAVIOUR_SHOW" not in os.environ else None,
+        start_new_session=True,
+    )
+    try:
+        yield
+        assert process.poll() is None, "the server has exited"
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _responds(site: Site) -> bool:
+    try:
+        return httpx.get(f"{site.url}/unused", trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
