@@ -210,6 +210,11 @@ async def log_in(auth: AsyncAuth[User], user_id: str = "ann") -> str:
     return (await auth.create_session(user_id)).session_id
 
 
+def set_cookies_of(response: Any) -> list[str]:
+    """Return the Set-Cookie headers of a response of an httpx client."""
+    return [text for text in response.headers.get_list("set-cookie") if text.startswith(NAME)]
+
+
 def user_of(session: Session | None) -> str | None:
     """Return the user id of a session."""
     return None if session is None else session.user_id

@@ -597,3 +597,37 @@ async def test_a_user_is_given_with_the_session(
         return PlainTextResponse(both.user.user_id)
 
     assert (await get(make_app(web, endpoint), session_id)).body.decode() == user.user_id
+
+
+@pytest.mark.parametrize(
+    ("accept", "status", "location"),
+    [
+        ("text/html", 303, "/login?next=/private%3Fa%3D1"),
+        ("application/json", 401, None),
+        (None, 401, None),
+    ],
+)
+def test_a_visitor_of_a_page_is_sent_to_the_login_page(
+    auth: AsyncAuth[User], accept: str | None, status: int, location: str | None
+) -> None:
+    """A browser is sent to the login page, which leads back; other clients get 401."""
+    web = StarletteAuth(auth, login_url="/login")
+
+    async def private(request: Request) -> Response:
+        return PlainTextResponse((await web.session(request)).user_id)
+
+    app = Starlette(routes=[Route("/private", private, methods=["GET", "POST"])])
+    web.install(app)
+    client = TestClient(app, follow_redirects=False, headers={"Origin": ORIGIN})
+    headers = {} if accept is None else {"Accept": accept}
+    response = client.get("/private?a=1", headers=headers)
+    assert (response.status_code, response.headers.get("location")) == (status, location)
+    assert client.post("/private", headers=headers).headers.get("location") == (
+        location and "/login"
+    )
+
+
+def test_a_login_url_that_is_none(auth: AsyncAuth[User]) -> None:
+    """A login page that is no URL is refused at once."""
+    with pytest.raises(ValueError, match="login_url must be a path"):
+        StarletteAuth(auth, login_url="login")

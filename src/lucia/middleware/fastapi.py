@@ -6,6 +6,7 @@ from typing import Any, Final, Generic, TypeVar, Unpack, get_type_hints
 
 try:
     from fastapi import APIRouter, FastAPI, Request
+    from fastapi.encoders import jsonable_encoder
     from fastapi.openapi.models import APIKey, APIKeyIn, HTTPBearer
     from fastapi.security.base import SecurityBase
     from pydantic import TypeAdapter
@@ -25,7 +26,7 @@ from lucia._rules.responses import response_for
 from lucia._typing import UserIdT, UserT, with_defaults
 from lucia.errors import NotAuthenticated
 from lucia.middleware.asgi import LuciaMiddleware, auth_request
-from lucia.middleware.starlette import StarletteAuth, ThreadAuthRequest
+from lucia.middleware.starlette import StarletteAuth, ThreadAuthRequest, response_of
 from lucia.models import Session, SessionUser
 
 __all__ = ["FastAPIAuth", "LuciaMiddleware", "ThreadAuthRequest"]
@@ -216,7 +217,9 @@ class FastAPIAuth(Generic[UserT, UserIdT]):
         self, accounts: AsyncAccountRoutes[UserT, UserIdT], route: AccountRoute
     ) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
-            return await self._web.respond_to(accounts, route, request)
+            reply = await self._web.reply_to(accounts, route, request)
+            # The application's own steps may return models of Pydantic.
+            return response_of(accounts, reply._replace(content=jsonable_encoder(reply.content)))
 
         return endpoint
 
@@ -288,13 +291,11 @@ class FastAPIAuth(Generic[UserT, UserIdT]):
             # By this the button "Authorize" of the documentation asks for name and password.
             flow: dict[str, Any] = {"scopes": {}, "tokenUrl": token_url.removeprefix("/")}
             bearer = {"type": "oauth2", "flows": {"password": flow}}
-        match self._web.transport:
-            case "cookie":
-                return {self._scheme_name: own}
-            case "bearer":
-                return {self._scheme_name: own if token_url is None else bearer}
-            case "both":
-                return {self._scheme_name: own, f"{self._scheme_name}_token": bearer}
+        if self._web.transport == "cookie":
+            return {self._scheme_name: own}
+        if self._web.transport == "both":
+            return {self._scheme_name: own, f"{self._scheme_name}_token": bearer}
+        return {self._scheme_name: own if token_url is None else bearer}
 
 
 _validate: Final = unwrap(AsyncAuthRequest[Any, Any].validate)

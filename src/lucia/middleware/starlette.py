@@ -42,6 +42,7 @@ from lucia._rules.requests import Transport
 from lucia._rules.responses import ERRORS, response_for
 from lucia._typing import UserIdT, UserT, with_defaults
 from lucia.errors import LuciaError, NotAuthenticated
+from lucia.middleware._threads import ThreadAuthRequest
 from lucia.middleware.asgi import LuciaMiddleware, auth_request, check_auth
 from lucia.models import Session, SessionUser
 
@@ -150,9 +151,9 @@ class StarletteAuth(Generic[UserT, UserIdT]):
         """Return the ``AuthRequest``, for example to sign in and out."""
         return auth_request(self.auth, connection.scope)
 
-    def sync_request(self, connection: HTTPConnection) -> "ThreadAuthRequest[UserT, UserIdT]":
+    def sync_request(self, connection: HTTPConnection) -> ThreadAuthRequest[UserT, UserIdT]:
         """Return the ``AuthRequest`` for a route that is a plain function."""
-        return ThreadAuthRequest(self.request(connection))
+        return ThreadAuthRequest(self.request(connection), from_thread.run)
 
     async def optional_session(self, connection: HTTPConnection) -> Session[UserIdT] | None:
         """Return the request's session, or None for a visitor."""
@@ -200,9 +201,17 @@ class StarletteAuth(Generic[UserT, UserIdT]):
         request: Request,
     ) -> Response:
         """Return the response of a ready route."""
+        return response_of(accounts, await self.reply_to(accounts, route, request))
+
+    async def reply_to(
+        self,
+        accounts: AsyncAccountRoutes[UserT, UserIdT],
+        route: AccountRoute,
+        request: Request,
+    ) -> Reply:
+        """Run a ready route, and return what it responds."""
         submission = await _submission(request)
-        reply = await accounts.handle(route, self.request(request), submission)
-        return _response(accounts, reply)
+        return await accounts.handle(route, self.request(request), submission)
 
     def _wrap(self, app: ASGIApp) -> ASGIApp:
         middleware = LuciaMiddleware(
@@ -240,52 +249,6 @@ class StarletteAuth(Generic[UserT, UserIdT]):
             return RedirectResponse(location, 303)
         response = response_for(error, self.transport)
         return JSONResponse({"detail": response.detail}, response.status, dict(response.headers))
-
-
-@with_defaults
-class ThreadAuthRequest(Generic[UserT, UserIdT]):
-    """An :class:`~lucia.AsyncAuthRequest` for routes that are plain functions.
-
-    Starlette and FastAPI run those in threads. Each method does its work in the event loop, and
-    waits for it.
-    """
-
-    def __init__(self, request: AsyncAuthRequest[UserT, UserIdT]) -> None:
-        self._request = request
-
-    def validate(self) -> Session[UserIdT] | None:
-        """Return the request's session; see :meth:`lucia.AsyncAuthRequest.validate`."""
-        return from_thread.run(self._request.validate)
-
-    def validate_user(self) -> SessionUser[UserT, UserIdT] | None:
-        """Return the session and its user; see :meth:`lucia.AsyncAuthRequest.validate_user`."""
-        return from_thread.run(self._request.validate_user)
-
-    def sign_in(self, user_id: UserIdT, /, **metadata: Any) -> Session[UserIdT]:
-        """Log a user in; see :meth:`lucia.AsyncAuthRequest.sign_in`."""
-        return from_thread.run(partial(self._request.sign_in, user_id, **metadata))
-
-    def sign_in_with_key(
-        self, provider_id: str, provider_user_id: str, password: str | None, /, **metadata: Any
-    ) -> Session[UserIdT]:
-        """Check a key and log its user in; see :meth:`lucia.AsyncAuthRequest.sign_in_with_key`."""
-        return from_thread.run(
-            partial(
-                self._request.sign_in_with_key, provider_id, provider_user_id, password, **metadata
-            )
-        )
-
-    def renew(self) -> Session[UserIdT] | None:
-        """Replace the session by a new one; see :meth:`lucia.AsyncAuthRequest.renew`."""
-        return from_thread.run(self._request.renew)
-
-    def sign_out(self) -> None:
-        """Revoke the session and clear its cookie; see :meth:`lucia.AsyncAuthRequest.sign_out`."""
-        from_thread.run(self._request.sign_out)
-
-    def set_session(self, session: Session[UserIdT] | None) -> None:
-        """Set or clear the cookie; see :meth:`lucia.AsyncAuthRequest.set_session`."""
-        self._request.set_session(session)
 
 
 class LuciaUser(BaseUser):
@@ -381,7 +344,8 @@ async def _fields(request: Request) -> tuple[Mapping[str, Any], bool]:
     return read_body(kind, bytes(body))
 
 
-def _response(accounts: AsyncAccountRoutes[Any, Any], reply: Reply) -> Response:
+def response_of(accounts: AsyncAccountRoutes[Any, Any], reply: Reply) -> Response:
+    """Return Starlette's response for what a ready route responds."""
     headers = dict(reply.headers)
     if reply.location is not None:
         return RedirectResponse(reply.location, reply.status, headers)

@@ -819,6 +819,47 @@ async def test_signing_in_and_out_by_bearer(auth: AsyncAuth[User], session: Sess
     assert (exchange.cookies, exchange.headers) == ([], {})
 
 
+async def test_both_transports(auth: AsyncAuth[User], session: Session) -> None:
+    """With both, a bearer token decides over the cookie, and other schemes are ignored."""
+    for header, cookie, user_id, uses_cookies in (
+        (f"Bearer {session.session_id}", None, session.user_id, False),
+        (None, session.session_id, session.user_id, True),
+        ("Basic abc", session.session_id, session.user_id, True),
+        ("Bearer wrong", session.session_id, None, False),
+    ):
+        authorization = [] if header is None else [header]
+        exchange = Exchange(cookie, origin=None, method="GET", authorization=authorization)
+        request = auth.handle_request(exchange.context, "both")
+        found = await request.validate()
+        assert (found and found.user_id, request.uses_cookies) == (user_id, uses_cookies)
+
+
+async def test_another_transport_for_the_same_request(
+    auth: AsyncAuth[User], session: Session
+) -> None:
+    """A request can issue a token although it came with a cookie, and sets no cookie then."""
+    exchange = Exchange(session.session_id, address="203.0.113.9")
+    request = auth.handle_request(exchange.context)
+    assert request.client_address == "203.0.113.9"
+    token = await request.with_transport("bearer").sign_in("alice")
+    assert exchange.cookies == []
+    assert await is_alive(auth, session)
+    assert await is_alive(auth, token)
+
+
+async def test_a_secure_cookie_by_plain_http(
+    store: AsyncWatchedStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A Secure cookie that the browser will drop is logged once, with what to do."""
+    production: AsyncAuth[User] = AsyncAuth(sessions=store, env="PROD")
+    for _ in range(2):
+        await production.handle_request(Exchange().context).sign_in("alice")
+    (record,) = [each for each in caplog.records if "Secure" in each.getMessage()]
+    assert record.levelname == "WARNING"
+    assert "env='DEV'" in record.getMessage()
+    assert "X-Forwarded-Proto" in record.getMessage()
+
+
 def test_an_unknown_transport_is_refused(auth: AsyncAuth[User]) -> None:
     """An unknown transport is a ValueError with the names of all."""
     transport: Any = "header"

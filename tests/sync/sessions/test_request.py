@@ -820,6 +820,47 @@ def test_signing_in_and_out_by_bearer(auth: Auth[User], session: Session) -> Non
     assert (exchange.cookies, exchange.headers) == ([], {})
 
 
+def test_both_transports(auth: Auth[User], session: Session) -> None:
+    """With both, a bearer token decides over the cookie, and other schemes are ignored."""
+    for header, cookie, user_id, uses_cookies in (
+        (f"Bearer {session.session_id}", None, session.user_id, False),
+        (None, session.session_id, session.user_id, True),
+        ("Basic abc", session.session_id, session.user_id, True),
+        ("Bearer wrong", session.session_id, None, False),
+    ):
+        authorization = [] if header is None else [header]
+        exchange = Exchange(cookie, origin=None, method="GET", authorization=authorization)
+        request = auth.handle_request(exchange.context, "both")
+        found = request.validate()
+        assert (found and found.user_id, request.uses_cookies) == (user_id, uses_cookies)
+
+
+def test_another_transport_for_the_same_request(
+    auth: Auth[User], session: Session
+) -> None:
+    """A request can issue a token although it came with a cookie, and sets no cookie then."""
+    exchange = Exchange(session.session_id, address="203.0.113.9")
+    request = auth.handle_request(exchange.context)
+    assert request.client_address == "203.0.113.9"
+    token = request.with_transport("bearer").sign_in("alice")
+    assert exchange.cookies == []
+    assert is_alive(auth, session)
+    assert is_alive(auth, token)
+
+
+def test_a_secure_cookie_by_plain_http(
+    store: WatchedStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A Secure cookie that the browser will drop is logged once, with what to do."""
+    production: Auth[User] = Auth(sessions=store, env="PROD")
+    for _ in range(2):
+        production.handle_request(Exchange().context).sign_in("alice")
+    (record,) = [each for each in caplog.records if "Secure" in each.getMessage()]
+    assert record.levelname == "WARNING"
+    assert "env='DEV'" in record.getMessage()
+    assert "X-Forwarded-Proto" in record.getMessage()
+
+
 def test_an_unknown_transport_is_refused(auth: Auth[User]) -> None:
     """An unknown transport is a ValueError with the names of all."""
     transport: Any = "header"

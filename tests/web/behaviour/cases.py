@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from html import unescape
 from typing import Any, TypeVar
 
@@ -503,7 +504,7 @@ def test_parallel_requests_renew_once(site: Site) -> None:
     """Twenty requests at once with an idle session lead to one successor, and set its cookie."""
     idle = site.idle_session()
     clients = [site.browser(idle.session_id) for _ in range(20)]
-    responses = at_once([lambda client=client: client.get("/who") for client in clients])
+    responses = at_once([partial(client.get, "/who") for client in clients])
     assert {response.json()["user_id"] for response in responses} == {"ann"}
     cookies = [set_cookies(response) for response in responses]
     assert len({cookie for (cookie,) in cookies}) == 1

@@ -17,7 +17,7 @@ import httpx
 import redis
 from sqlalchemy import MetaData, create_engine
 
-from lucia import Auth, Session
+from lucia import Auth, Session, User
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.adapters.sqlalchemy import AuthTables
 from tools.servers import Server, own_server, until, unused_port
@@ -105,7 +105,7 @@ class Site:
     kind: SiteKind
     port: int
     redis_server: Server
-    auth: Auth
+    auth: Auth[User]
 
     @property
     def url(self) -> str:
@@ -131,7 +131,7 @@ class Site:
 
     def idle_session(self, user_id: str = "ann") -> Session:
         """Create a session that has been idle since an hour ago."""
-        past = Auth(
+        past: Auth[User] = Auth(
             sessions=RedisSessionAdapter(redis.Redis.from_url(self.redis_server.url, protocol=2)),
             env="DEV",
             clock=lambda: int(time.time() * 1_000) - 25 * 3_600_000,
@@ -172,7 +172,7 @@ def serving(kind: SiteKind, folder: Path, **environment: str) -> Iterator[Site]:
         port = unused_port()
         with _process(kind.command(kind.app, port), server, database, environment):
             client: Any = redis.Redis.from_url(server.url, protocol=2)
-            auth = Auth(sessions=RedisSessionAdapter(client), env="DEV")
+            auth: Auth[User] = Auth(sessions=RedisSessionAdapter(client), env="DEV")
             site = Site(kind, port, server, auth)
             until(lambda: _responds(site), 30)
             yield site

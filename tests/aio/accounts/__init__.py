@@ -1,0 +1,1 @@
+"""The ready routes, without a framework."""
