@@ -62,7 +62,7 @@ def test_signing_up_sets_the_cookie(site: Site) -> None:
         assert {"HttpOnly", "SameSite=Lax", "Path=/"} <= set(header.split("; "))
         assert "Secure" not in header
         assert response.headers["cache-control"] == "no-store"
-        assert "cookie" in response.headers["vary"].lower()
+        assert "cookie" in response.headers.get("vary", "").lower()
         assert response.json() == {"user_id": user_of(client)}
         again = client.post("/auth/login", json={**form, "username": "anna sophie "})
         assert again.json() == response.json()
@@ -114,7 +114,7 @@ def test_an_idle_session_is_renewed_on_every_kind_of_response(site: Site, path: 
         (renewed,) = set_cookies(response)
         assert renewed not in ("", idle.session_id)
         assert response.headers.get_list("cache-control") == ["no-store"]
-        assert "cookie" in response.headers["vary"].lower()
+        assert "cookie" in response.headers.get("vary", "").lower()
     with site.browser(renewed) as client:
         assert user_of(client) == "ann"
         assert set_cookies(client.get("/who")) == []
@@ -508,8 +508,6 @@ def test_parallel_requests_renew_once(site: Site) -> None:
     assert {response.json()["user_id"] for response in responses} == {"ann"}
     cookies = [set_cookies(response) for response in responses]
     assert len({cookie for (cookie,) in cookies}) == 1
-    for client in clients:
-        client.close()
 
 
 def test_one_of_parallel_sign_ups_wins(site: Site) -> None:

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
@@ -92,6 +92,7 @@ SITES: Final = {
     "FastAPI, two workers of uvicorn": SiteKind("fastapi_app", _uvicorn_workers, workers=2),
     "FastAPI, granian": SiteKind("fastapi_app", _granian("asgi")),
     "WSGI, threads of gunicorn": SiteKind("wsgi_app", _gunicorn("--threads", "8"), workers=2),
+    "an application with a fault": SiteKind("faulty_app", _gunicorn("--threads", "8"), workers=2),
     "Flask, threads of gunicorn": SiteKind("flask_app", _gunicorn("--threads", "8"), workers=2),
     "Flask, gevent in gunicorn": SiteKind("flask_app", _gunicorn("-k", "gevent"), workers=2),
     "Flask, granian": SiteKind("flask_app", _granian("wsgi")),
@@ -106,6 +107,9 @@ class Site:
     port: int
     redis_server: Server
     auth: Auth[User]
+    auth_of_yesterday: Auth[User]
+    browsers: list[httpx.Client] = field(default_factory=list[httpx.Client])
+    """Closed with the site: a case that fails may leave some open."""
 
     @property
     def url(self) -> str:
@@ -117,6 +121,7 @@ class Site:
         client = httpx.Client(
             base_url=self.url, headers={"Origin": self.url, **headers}, trust_env=False, timeout=30
         )
+        self.browsers.append(client)
         if cookie is not None:
             client.cookies.set(NAME, cookie, domain="127.0.0.1")
         return client
@@ -131,12 +136,7 @@ class Site:
 
     def idle_session(self, user_id: str = "ann") -> Session:
         """Create a session that has been idle since an hour ago."""
-        past: Auth[User] = Auth(
-            sessions=RedisSessionAdapter(redis.Redis.from_url(self.redis_server.url, protocol=2)),
-            env="DEV",
-            clock=lambda: int(time.time() * 1_000) - 25 * 3_600_000,
-        )
-        return past.create_session(user_id)
+        return self.auth_of_yesterday.create_session(user_id)
 
     def send_raw(self, *lines: str) -> bytes:
         """Send a request of these lines by hand, and return the whole response."""
@@ -171,11 +171,19 @@ def serving(kind: SiteKind, folder: Path, **environment: str) -> Iterator[Site]:
     with own_server("redis-server", folder) as server:
         port = unused_port()
         with _process(kind.command(kind.app, port), server, database, environment):
-            client: Any = redis.Redis.from_url(server.url, protocol=2)
-            auth: Auth[User] = Auth(sessions=RedisSessionAdapter(client), env="DEV")
-            site = Site(kind, port, server, auth)
-            until(lambda: _responds(site), 30)
-            yield site
+            client: Any
+            with redis.Redis.from_url(server.url, protocol=2) as client:
+                sessions = RedisSessionAdapter(client)
+                auth: Auth[User] = Auth(sessions=sessions, env="DEV")
+                past: Auth[User] = Auth(sessions=sessions, env="DEV", clock=_yesterday)
+                site = Site(kind, port, server, auth, past)
+                until(lambda: _responds(site), 30)
+                try:
+                    yield site
+                finally:
+                    for browser in site.browsers:
+                        browser.close()
+                    sessions.close()
 
 
 @contextmanager
@@ -207,6 +215,11 @@ def _process(
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def _yesterday() -> int:
+    """Return the time of 25 hours ago: a session that was created then is idle now."""
+    return int(time.time() * 1_000) - 25 * 3_600_000
 
 
 def _responds(site: Site) -> bool:
