@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, ParamSpec, TypeVar
 
+from lucia._compat.greenlets import in_native_thread
 from lucia._compat.per_loop import PerProcess
 from lucia._logs import overloaded
 from lucia._rules.passwords import PasswordHasher, PasswordPool, is_acceptable
@@ -352,7 +353,7 @@ class _Gate:
         self._turns = _Turns(workers, queue)
 
     def run(self, owner: str, job: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Do a job in this thread when its turn comes.
+        """Do a job in this thread when its turn comes; under gevent, in a thread of gevent's pool.
 
         Raises:
             Overloaded: there is no place, or it went to somebody else.
@@ -363,7 +364,7 @@ class _Gate:
         try:
             if not may_run:
                 turn.future.result()
-            return call()
+            return in_native_thread(call)
         finally:
             upcoming = self._turns.leave(turn)
             if upcoming is not None:

@@ -53,19 +53,11 @@ def _granian(interface: str) -> Callable[[str, int], list[str]]:
     return command
 
 
-def _gunicorn(*options: str) -> Callable[[str, int], list[str]]:
+def _gunicorn(*options: str, workers: int = 2) -> Callable[[str, int], list[str]]:
     def command(app: str, port: int) -> list[str]:
         bind = ["--bind", f"127.0.0.1:{port}", "--log-level", "warning", "--no-control-socket"]
-        return [
-            "-m",
-            "gunicorn",
-            *bind,
-            "--preload",
-            "--workers",
-            "2",
-            *options,
-            f"{_APPS}.{app}:app",
-        ]
+        processes = ["--preload", "--workers", str(workers), *options]
+        return ["-m", "gunicorn", *bind, *processes, f"{_APPS}.{app}:app"]
 
     return command
 
@@ -95,6 +87,8 @@ SITES: Final = {
     "an application with a fault": SiteKind("faulty_app", _gunicorn("--threads", "8"), workers=2),
     "Flask, threads of gunicorn": SiteKind("flask_app", _gunicorn("--threads", "8"), workers=2),
     "Flask, gevent in gunicorn": SiteKind("flask_app", _gunicorn("-k", "gevent"), workers=2),
+    "Flask, one process of threads": SiteKind("flask_app", _gunicorn("--threads", "8", workers=1)),
+    "Flask, one process of gevent": SiteKind("flask_app", _gunicorn("-k", "gevent", workers=1)),
     "Flask, granian": SiteKind("flask_app", _granian("wsgi")),
 }
 

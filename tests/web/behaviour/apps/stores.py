@@ -9,7 +9,8 @@ from redis.asyncio import Redis as AsyncRedis
 from sqlalchemy import MetaData, create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from lucia import AsyncAuth, Auth, ScryptHash, User
+from lucia import AsyncAuth, Auth, ScryptHash, Throttle, User
+from lucia._compat import password_pool
 from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
 from lucia.adapters.sqlalchemy import (
     AsyncSQLAlchemyUserAdapter,
@@ -22,18 +23,23 @@ DATABASE: Final = os.environ["BEHAVIOUR_DATABASE"]
 ORIGINS: Final = ["https://trusted.example"]
 TABLES: Final = AuthTables(MetaData())
 HASH: Final = ScryptHash(ln=int(os.environ.get("BEHAVIOUR_LN", "4")), r=8, p=1)
+THROTTLE: Final = None if "BEHAVIOUR_UNLIMITED" in os.environ else Throttle()
 DEADLINE: Final = timedelta(seconds=0.5)
 """How long a request waits for a Redis that does not reply."""
 
 
 def sync_auth() -> Auth[User]:
     """Return the auth of a sync application."""
+    if "BEHAVIOUR_BLOCKING" in os.environ:
+        # As if the library did not know of greenlets.
+        password_pool.in_native_thread = lambda call: call()  # type: ignore[assignment]
     client: Any = Redis.from_url(REDIS, protocol=2)
     return Auth(
         users=SQLAlchemyUserAdapter(create_engine(f"sqlite:///{DATABASE}"), TABLES),
         sessions=RedisSessionAdapter(client, deadline=DEADLINE),
         env="DEV",
         hash=HASH,
+        throttle=THROTTLE,
         origin=ORIGINS,
     )
 
@@ -47,6 +53,7 @@ def async_auth() -> AsyncAuth[User]:
         sessions=AsyncRedisSessionAdapter(client, deadline=DEADLINE),
         env="DEV",
         hash=HASH,
+        throttle=THROTTLE,
         origin=ORIGINS,
     )
 
