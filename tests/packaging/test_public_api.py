@@ -170,8 +170,10 @@ def test_both_flavours() -> None:
         "lucia",
         "lucia.testing",
         "lucia.adapters.memory",
+        "lucia.middleware.accounts",
         "lucia.middleware.asgi",
-        "lucia._rules.responses",
+        "lucia.middleware.responses",
+        "lucia.middleware.wsgi",
     ],
 )
 def test_imports_nothing_optional(module: str) -> None:
@@ -211,7 +213,11 @@ def test_import_that_fails_for_another_reason(
         ("lucia.adapters.redis", "redis"),
         ("lucia.adapters.sqlalchemy", "sqlalchemy"),
         ("lucia.adapters.django", "django"),
+        ("lucia.middleware.django", "django"),
         ("lucia.middleware.fastapi", "fastapi"),
+        ("lucia.middleware.flask", "flask"),
+        ("lucia.middleware.litestar", "litestar"),
+        ("lucia.middleware.quart", "quart"),
         ("lucia.middleware.starlette", "starlette"),
         ("lucia.cli", "cli"),
     ],

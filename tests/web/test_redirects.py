@@ -50,6 +50,13 @@ def test_the_login_page_leads_back(login_url: str, method: str, path: str, locat
     assert login_location(login_url, method, path) == location
 
 
+def test_the_login_page_does_not_lead_to_itself() -> None:
+    """A login page that needs a login itself does not redirect to itself."""
+    assert login_location("/login", "GET", "/login") is None
+    assert login_location("/login?lang=de", "GET", "/login?next=/a") is None
+    assert login_location("https://id.example/login", "GET", "/login") is not None
+
+
 @pytest.mark.parametrize(
     ("accept", "is_page"),
     [

@@ -616,7 +616,9 @@ def test_a_visitor_of_a_page_is_sent_to_the_login_page(
     async def private(request: Request) -> Response:
         return PlainTextResponse((await web.session(request)).user_id)
 
-    app = Starlette(routes=[Route("/private", private, methods=["GET", "POST"])])
+    app = Starlette(
+        routes=[Route("/private", private, methods=["GET", "POST"]), Route("/login", private)]
+    )
     web.install(app)
     client = TestClient(app, follow_redirects=False, headers={"Origin": ORIGIN})
     headers = {} if accept is None else {"Accept": accept}
@@ -625,6 +627,7 @@ def test_a_visitor_of_a_page_is_sent_to_the_login_page(
     assert client.post("/private", headers=headers).headers.get("location") == (
         location and "/login"
     )
+    assert client.get("/login", headers=headers).status_code == 401  # no redirect to itself
 
 
 def test_a_login_url_that_is_none(auth: AsyncAuth[User]) -> None:

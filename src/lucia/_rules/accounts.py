@@ -410,8 +410,7 @@ def reply_to_error(
         return None
     prefix = prefix_of(route, submission)
     if isinstance(error, NotAuthenticated):
-        location = login_location(f"{prefix}/login", route.method, submission.path)
-        return Reply(303, location=location)
+        return Reply(303, location=login_location(f"{prefix}/login", route.method, submission.path))
     response = response_for(error, transport)
     if response.status == 500 or route.name not in ("sign_up", "log_in", "change_password"):
         return None

@@ -29,8 +29,11 @@ def safe_path(path: str | None, default: str) -> str:
     return path
 
 
-def login_location(login_url: str, method: str, path: str) -> str:
+def login_location(login_url: str, method: str, path: str) -> str | None:
     """Return the URL of the login page that leads back to this request.
+
+    None if the request is for the login page: if that needs a login itself, which is a mistake, it
+    would redirect to itself for ever.
 
     Args:
         login_url: the URL of the page.
@@ -38,9 +41,12 @@ def login_location(login_url: str, method: str, path: str) -> str:
             would open the URL of a form by GET.
         path: path and query of the request.
     """
+    login = urlsplit(login_url)
+    if not login.netloc and login.path == path.partition("?")[0]:
+        return None
     if method not in ("GET", "HEAD") or safe_path(path, "") == "":
         return login_url
-    separator = "&" if urlsplit(login_url).query else "?"
+    separator = "&" if login.query else "?"
     return f"{login_url}{separator}next={quote(path, safe='/')}"
 
 

@@ -78,11 +78,11 @@ class LuciaMiddleware:
         """Do what calling the middleware does, and return the application's own awaitable."""
         if scope["type"] not in ("http", "websocket"):
             return self.app(scope, receive, send)
-        exchange = _Exchange(scope)
+        exchange = ASGIExchange(scope)
         request = self.auth.handle_request(exchange, self.transport)
         outer = scope.get(_KEY)
         scope[_KEY] = {**outer, self.auth: request} if outer else {self.auth: request}
-        sender = _Sender(exchange, scope, send)
+        sender = ASGISender(exchange, scope, send)
         if self.forbid_cross_site or self.validate_ahead:
             return self._check_first(request, scope, receive, sender)
         return self.app(scope, receive, sender)
@@ -128,7 +128,7 @@ def check_auth(auth: object) -> None:
         raise TypeError(f"auth must be an AsyncAuth, not {kind}: {reason}")
 
 
-class _Exchange(Exchange):
+class ASGIExchange(Exchange):
     """One request of ASGI. It must not refer to the server's ``send`` either."""
 
     __slots__ = (
@@ -183,12 +183,12 @@ class _Exchange(Exchange):
         ]
 
 
-class _Sender:
+class ASGISender:
     """The ``send`` that the application calls instead of the server's."""
 
     __slots__ = ("_exchange", "_scope", "_send")
 
-    def __init__(self, exchange: _Exchange, scope: Scope, send: Send) -> None:
+    def __init__(self, exchange: ASGIExchange, scope: Scope, send: Send) -> None:
         self._exchange = exchange
         self._scope = scope
         self._send = send

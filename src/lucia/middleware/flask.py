@@ -1,8 +1,9 @@
 """Flask: an extension with ``current_user``, ``login_required`` and the ready routes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import wraps
-from typing import Any, Final, Generic, NamedTuple, ParamSpec, TypeVar, Unpack, cast
+from typing import Any, Final, Generic, ParamSpec, TypeVar, Unpack, cast
 
 try:
     from flask import Blueprint, Flask, Response, current_app, redirect, request, url_for
@@ -13,17 +14,26 @@ except ImportError as error:
         'lucia.middleware.flask needs Flask: pip install "lucia-auth[flask]"'
     ) from error
 
-from lucia._rules.accounts import AccountRoute, ErrorDetail, Reply, Submission, read_body, to_json
+from lucia._rules.accounts import (
+    MAX_BODY_BYTES,
+    AccountRoute,
+    ErrorDetail,
+    Reply,
+    Submission,
+    read_body,
+    to_json,
+)
 from lucia._rules.pages import PAGE_HEADERS
-from lucia._rules.redirects import login_location, prefers_page
+from lucia._rules.redirects import prefers_page
 from lucia._rules.requests import Transport
 from lucia._rules.responses import ERRORS, response_for
 from lucia._sync.accounts import AccountRoutes, AccountSettings
 from lucia._sync.auth import Auth
 from lucia._sync.request import AuthRequest
 from lucia._typing import UserIdT, UserT, with_defaults
-from lucia.errors import InvalidRequest, NotAuthenticated
-from lucia.middleware.wsgi import WSGIExchange, check_auth
+from lucia.errors import InvalidInput, InvalidRequest, NotAuthenticated
+from lucia.middleware._werkzeug import login_redirect
+from lucia.middleware.wsgi import Environ, StartResponse, WSGIApp, WSGIExchange, check_auth
 from lucia.models import Session, SessionUser
 
 __all__ = ["FlaskAuth", "current_session", "current_user", "login_required"]
@@ -35,11 +45,21 @@ _EXTENSION: Final = "lucia"
 _KEY: Final = "lucia.flask"
 
 
-class _Exchanges(NamedTuple):
-    """What is kept in a request's environ for one extension."""
+@dataclass(slots=True)
+class _Kept:
+    """What is kept in a request's environ for one extension: nothing until a view asks for it."""
 
-    exchange: WSGIExchange
-    request: AuthRequest[Any, Any]
+    exchange: WSGIExchange | None = None
+    request: AuthRequest[Any, Any] | None = None
+    has_started: bool = False
+
+    def start(self, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Return the headers of the response, which starts now, and those of the library."""
+        self.has_started = True
+        if self.exchange is None:
+            return headers
+        self.exchange.started = True
+        return self.exchange.merged(headers) if self.exchange.cookies else headers
 
 
 @with_defaults
@@ -93,10 +113,12 @@ class FlaskAuth(Generic[UserT, UserIdT]):
 
         ``current_user`` and ``login_required`` belong to the first one that is added.
         """
-        app.extensions.setdefault(_EXTENSION, self)
+        app.extensions.setdefault(_EXTENSION, []).append(self)
+        # Not by after_request: other such functions may run later, and may use the session or
+        # replace Cache-Control; and after an error in one of them the rest is left out.
+        app.wsgi_app = self._with_cookies(app.wsgi_app)  # type: ignore[method-assign]
         if self.forbid_cross_site:
             app.before_request(self._forbid)
-        app.after_request(self._finish)
         app.context_processor(_template_context)
         handlers: Mapping[Any, Any] = app.error_handler_spec[None][None]
         for error in ERRORS:
@@ -126,15 +148,20 @@ class FlaskAuth(Generic[UserT, UserIdT]):
         return blueprint
 
     def request(self) -> AuthRequest[UserT, UserIdT]:
-        """Return the ``AuthRequest`` of the current request, for example to sign in and out."""
-        kept: dict[object, _Exchanges | None] = request.environ.setdefault(_KEY, {})
-        found = kept.get(self)
-        if found is None:
-            exchange = WSGIExchange(request.environ)
-            exchange.started = self in kept  # used for the first time when the response was made
-            found = _Exchanges(exchange, self.auth.handle_request(exchange, self.transport))
-            kept[self] = found
-        return cast("AuthRequest[UserT, UserIdT]", found.request)
+        """Return the ``AuthRequest`` of the current request, for example to sign in and out.
+
+        Raises:
+            RuntimeError: the extension was not added to the current application.
+        """
+        if self not in _installed():
+            raise _not_installed()
+        kept: _Kept = request.environ.setdefault(_KEY, {}).setdefault(self, _Kept())
+        if kept.request is None:
+            # Not earlier: a ProxyFix around this application has changed the environ by now.
+            kept.exchange = WSGIExchange(request.environ)
+            kept.exchange.started = kept.has_started
+            kept.request = self.auth.handle_request(kept.exchange, self.transport)
+        return cast("AuthRequest[UserT, UserIdT]", kept.request)
 
     def optional_session(self) -> Session[UserIdT] | None:
         """Return the request's session, or None for a visitor."""
@@ -179,43 +206,46 @@ class FlaskAuth(Generic[UserT, UserIdT]):
         if self.request().origin_failure is not None:
             raise InvalidRequest
 
-    def _finish(self, response: Response) -> Response:
-        kept: dict[object, _Exchanges | None] = request.environ.setdefault(_KEY, {})
-        found = kept.setdefault(self, None)
-        if found is None:
-            return response
-        exchange = found.exchange
-        exchange.started = True
-        if exchange.cookies:
-            headers = exchange.merged(response.headers.items())
-            response.headers.clear()
-            response.headers.extend(headers)
-        return response
+    def _with_cookies(self, app: WSGIApp) -> Any:
+        """Return the application; its responses have the cookies."""
+
+        def wsgi_app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+            of_extensions: dict[object, _Kept] = environ.setdefault(_KEY, {})
+            if self in of_extensions:  # this application is in another one, which adds the cookies
+                return app(environ, start_response)
+            kept = of_extensions[self] = _Kept()
+
+            def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+                return start_response(status, kept.start(headers), exc_info)
+
+            return app(environ, start)
+
+        return wsgi_app
 
     def _respond(self, error: Exception) -> Response:
-        if (
-            self.login_view is not None
-            and isinstance(error, NotAuthenticated)
-            and prefers_page(request.headers.get("Accept"))
-        ):
-            path = request.full_path if request.query_string else request.path
-            location = login_location(self._login_url(), request.method, request.root_path + path)
-            return cast("Response", redirect(location, 303))
+        wants_page = prefers_page(request.headers.get("Accept"))
+        if wants_page and isinstance(error, NotAuthenticated):
+            location = self._login_location()
+            if location is not None:
+                return cast("Response", redirect(location, 303))
         answer = response_for(error, self.transport)
         http_error = default_exceptions[answer.status](answer.detail)
         handled = current_app.handle_http_exception(http_error)
-        if handled is http_error and not prefers_page(request.headers.get("Accept")):
-            body = to_json(ErrorDetail(answer.detail))
-            response = Response(body, answer.status, mimetype="application/json")
+        if handled is http_error and not wants_page:
+            response = _json(ErrorDetail(answer.detail), answer.status)
         else:
             response = current_app.make_response(handled)
         for name, value in answer.headers.items():
             response.headers.setdefault(name, value)
         return response
 
-    def _login_url(self) -> str:
-        view = self.login_view or ""
-        return view if view.startswith(("/", "http://", "https://")) else url_for(view)
+    def _login_location(self) -> str | None:
+        """Return the URL of the login page, or None if there is none or this is it."""
+        view = self.login_view
+        if view is None:
+            return None
+        login_url = view if view.startswith(("/", "http://", "https://")) else url_for(view)
+        return login_redirect(request, login_url)
 
     def _view(
         self, accounts: AccountRoutes[UserT, UserIdT], route: AccountRoute
@@ -244,14 +274,21 @@ def login_required(view: Callable[P, ReturnT]) -> Callable[P, ReturnT]:
     return decorated
 
 
+def _installed() -> Sequence[FlaskAuth[Any, Any]]:
+    return cast("Sequence[FlaskAuth[Any, Any]]", current_app.extensions.get(_EXTENSION, ()))
+
+
+def _not_installed() -> RuntimeError:
+    return RuntimeError(
+        "FlaskAuth is not installed: add web.init_app(app), where web = FlaskAuth(auth)"
+    )
+
+
 def _extension() -> FlaskAuth[Any, Any]:
-    try:
-        extension: FlaskAuth[Any, Any] = current_app.extensions[_EXTENSION]
-    except KeyError:
-        raise RuntimeError(
-            "FlaskAuth is not installed: add web.init_app(app), where web = FlaskAuth(auth)"
-        ) from None
-    return extension
+    installed = _installed()
+    if not installed:
+        raise _not_installed()
+    return installed[0]
 
 
 current_user: Any = LocalProxy(lambda: _extension().optional_user())
@@ -269,6 +306,8 @@ def _template_context() -> dict[str, Any]:
 
 
 def _submission(handle: str) -> Submission:
+    if (request.content_length or 0) > MAX_BODY_BYTES:
+        raise InvalidInput(f"the body is longer than {MAX_BODY_BYTES} bytes")
     fields: Mapping[str, Any]
     is_form = request.mimetype in ("application/x-www-form-urlencoded", "multipart/form-data")
     if is_form:
@@ -300,10 +339,14 @@ def _response(accounts: AccountRoutes[Any, Any], reply: Reply) -> Response:
     if reply.location is not None:
         response = cast("Response", redirect(reply.location, reply.status))
     elif reply.page is not None:
-        response = Response(accounts.render(reply.page), reply.status, PAGE_HEADERS)
+        response = Response(accounts.render(reply.page), reply.status, dict(PAGE_HEADERS))
     elif reply.status == 204:
         response = Response(status=204)
     else:
-        response = Response(to_json(reply.content), reply.status, mimetype="application/json")
-    response.headers.update(reply.headers)
+        response = _json(reply.content, reply.status)
+    response.headers.update(dict(reply.headers))  # older Werkzeugs know no other mapping
     return response
+
+
+def _json(content: object, status: int) -> Response:
+    return Response(to_json(content), status, mimetype="application/json")

@@ -246,7 +246,8 @@ class StarletteAuth(Generic[UserT, UserIdT]):
             if query := connection.url.query:
                 path = f"{path}?{query}"
             location = login_location(self.login_url, connection.scope["method"], path)
-            return RedirectResponse(location, 303)
+            if location is not None:
+                return RedirectResponse(location, 303)
         response = response_for(error, self.transport)
         return JSONResponse({"detail": response.detail}, response.status, dict(response.headers))
 

@@ -115,9 +115,14 @@ class WSGIExchange(Exchange):
         # Servers join headers of one name by commas. A session id has none, so that the id of a
         # second Cookie header is not found, as in the frameworks; two origins are none.
         self.headers = {name: [environ[key]] for key, name in _HEADERS.items() if key in environ}
-        host = environ.get("HTTP_HOST") or f"{environ['SERVER_NAME']}:{environ['SERVER_PORT']}"
+        host = environ.get("HTTP_HOST") or _address(environ["SERVER_NAME"], environ["SERVER_PORT"])
         self.url = f"{environ['wsgi.url_scheme']}://{host}/"
         self.client_address: str | None = environ.get("REMOTE_ADDR") or None
+
+
+def _address(name: str, port: str) -> str:
+    # Servers give an address of IPv6 as it is, or in the brackets that a URL needs.
+    return f"[{name.strip('[]')}]:{port}" if ":" in name else f"{name}:{port}"
 
 
 def _refuse(start_response: StartResponse, transport: Transport) -> Iterable[bytes]:

@@ -32,7 +32,7 @@ def sync_auth() -> Auth[User]:
     """Return the auth of a sync application."""
     if "BEHAVIOUR_BLOCKING" in os.environ:
         # As if the library did not know of greenlets.
-        password_pool.in_native_thread = lambda call: call()  # type: ignore[assignment]
+        vars(password_pool)["in_native_thread"] = lambda call: call()
     client: Any = Redis.from_url(REDIS, protocol=2)
     return Auth(
         users=SQLAlchemyUserAdapter(create_engine(f"sqlite:///{DATABASE}"), TABLES),

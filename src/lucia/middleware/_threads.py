@@ -1,0 +1,69 @@
+"""``ThreadAuthRequest``: the ``AuthRequest`` for routes that are plain functions."""
+
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar
+
+from lucia._async.request import AsyncAuthRequest
+from lucia._typing import UserIdT, UserT, with_defaults
+from lucia.models import Session, SessionUser
+
+__all__ = ["ThreadAuthRequest"]
+
+T = TypeVar("T")
+
+
+class Run(Protocol):
+    """Calls a function in the event loop, awaits its result, and returns it to the thread."""
+
+    def __call__(self, function: Callable[[], Coroutine[Any, Any, T]], /) -> T: ...
+
+
+@with_defaults
+class ThreadAuthRequest(Generic[UserT, UserIdT]):
+    """An :class:`~lucia.AsyncAuthRequest` for routes that are plain functions.
+
+    Frameworks run those in threads. Each method does its work in the event loop, and waits for it.
+
+    Args:
+        request: the request.
+        run: how the framework's threads reach the event loop.
+    """
+
+    def __init__(self, request: AsyncAuthRequest[UserT, UserIdT], run: Run) -> None:
+        self._request = request
+        self._run = run
+
+    def validate(self) -> Session[UserIdT] | None:
+        """Return the request's session; see :meth:`lucia.AsyncAuthRequest.validate`."""
+        return self._run(self._request.validate)
+
+    def validate_user(self) -> SessionUser[UserT, UserIdT] | None:
+        """Return the session and its user; see :meth:`lucia.AsyncAuthRequest.validate_user`."""
+        return self._run(self._request.validate_user)
+
+    def sign_in(self, user_id: UserIdT, /, **metadata: Any) -> Session[UserIdT]:
+        """Log a user in; see :meth:`lucia.AsyncAuthRequest.sign_in`."""
+        return self._run(partial(self._request.sign_in, user_id, **metadata))
+
+    def sign_in_with_key(
+        self, provider_id: str, provider_user_id: str, password: str | None, /, **metadata: Any
+    ) -> Session[UserIdT]:
+        """Check a key and log its user in; see :meth:`lucia.AsyncAuthRequest.sign_in_with_key`."""
+        return self._run(
+            partial(
+                self._request.sign_in_with_key, provider_id, provider_user_id, password, **metadata
+            )
+        )
+
+    def renew(self) -> Session[UserIdT] | None:
+        """Replace the session by a new one; see :meth:`lucia.AsyncAuthRequest.renew`."""
+        return self._run(self._request.renew)
+
+    def sign_out(self) -> None:
+        """Revoke the session and clear its cookie; see :meth:`lucia.AsyncAuthRequest.sign_out`."""
+        self._run(self._request.sign_out)
+
+    def set_session(self, session: Session[UserIdT] | None) -> None:
+        """Set or clear the cookie; see :meth:`lucia.AsyncAuthRequest.set_session`."""
+        self._request.set_session(session)
