@@ -14,7 +14,7 @@ __all__ = ["main", "with_examples"]
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 SHOWN: Final = re.compile(
-    r"<!-- (examples/small/[\w/.]+) -->\n(?:\n```\w+\n.*?\n```\n)?", re.DOTALL
+    r"<!-- (examples/small/[\w/.]+) -->\n(?:\n```py\n.*?\n```\n)?", re.DOTALL
 )
 
 

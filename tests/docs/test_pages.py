@@ -159,12 +159,13 @@ def serving(folder: Path, server: Server, wheel: Path, commands: str) -> Iterato
             process.terminate()
 
 
-def sign_up(origin: str) -> int:
+def sign_up(origin: str, path: str) -> int:
     """Send a sign-up as a browser does, once the server listens, and return the status."""
     until(lambda: is_listening(origin), 300)  # what it needs is installed first
     with closing(HTTPConnection(origin.removeprefix("http://"))) as connection:
         headers = {"Origin": origin, "Content-Type": "application/x-www-form-urlencoded"}
-        connection.request("POST", "/signup", "name=alice&password=correct+horse", headers)
+        form = "name=alice&username=alice&password=correct+horse"
+        connection.request("POST", path, form, headers)
         return connection.getresponse().status
 
 
@@ -184,4 +185,5 @@ def test_served_page(page: Path, wheel: Path, redis_server: Server, tmp_path: Pa
     main = next(found for language, found in blocks if language == "python")
     (tmp_path / "main.py").write_text(main.replace(SHOWN_URL, redis_server.url))
     with serving(tmp_path, redis_server, wheel, preparations(page)[0]) as origin:
-        assert sign_up(origin) == 200
+        path, status = ("/auth/signup", 201) if "web.router(" in main else ("/signup", 200)
+        assert sign_up(origin, path) == status
