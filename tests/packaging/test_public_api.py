@@ -18,14 +18,18 @@ OPTIONAL = (
     "bson",
     "django",
     "fastapi",
+    "flask",
     "hypothesis",
+    "litestar",
     "msgspec",
     "pymongo",
     "pytest",
+    "quart",
     "redis",
     "sqlalchemy",
     "starlette",
     "valkey",
+    "werkzeug",
 )
 """Packages that a fresh installation does not have."""
 

@@ -83,6 +83,7 @@ SITES: Final = {
     "Starlette, hypercorn": SiteKind("starlette_app", _hypercorn),
     "FastAPI, two workers of uvicorn": SiteKind("fastapi_app", _uvicorn_workers, workers=2),
     "FastAPI, granian": SiteKind("fastapi_app", _granian("asgi")),
+    "Litestar, uvicorn": SiteKind("litestar_app", _uvicorn),
     "Quart, hypercorn": SiteKind("quart_app", _hypercorn),
     "WSGI, threads of gunicorn": SiteKind("wsgi_app", _gunicorn("--threads", "8"), workers=2),
     "an application with a fault": SiteKind("faulty_app", _gunicorn("--threads", "8"), workers=2),

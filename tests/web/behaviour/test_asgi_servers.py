@@ -18,6 +18,7 @@ pytestmark = pytest.mark.no_cover
         "Starlette, hypercorn",
         "FastAPI, two workers of uvicorn",
         "FastAPI, granian",
+        "Litestar, uvicorn",
         "Quart, hypercorn",
     ],
 )
