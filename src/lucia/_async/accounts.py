@@ -61,6 +61,7 @@ class AsyncAccountSettings(TypedDict, total=False):
     revoke_others: AsyncStep
     change_password: AsyncStep
     token: AsyncStep
+    renew_token: AsyncStep
 
 
 def _no_attributes(submission: Submission) -> Mapping[str, Any]:
@@ -79,8 +80,8 @@ class AsyncAccountRoutes(Generic[UserT, UserIdT]):
 
     Args:
         auth: the application's ``AsyncAuth``.
-        transport: the transport of the integration. ``/token`` is a route for ``bearer`` and
-            ``both``.
+        transport: the transport of the integration. ``/token`` and ``/token/renew`` are routes for
+            ``bearer`` and ``both``.
         provider_id: the provider of the keys that people log in with, such as ``email``. The field
             is called ``username`` whatever this is.
         normalize: makes of a name what is stored and looked up. By default names are compared
@@ -105,7 +106,8 @@ class AsyncAccountRoutes(Generic[UserT, UserIdT]):
         revoke_device: as ``sign_up``; returns whether there was such a login.
         revoke_others: as ``sign_up``.
         change_password: as ``sign_up``.
-        token: as ``sign_up``.
+        token: as ``sign_up``; by default it runs ``log_in`` for a bearer.
+        renew_token: as ``sign_up``.
 
     Raises:
         TypeError: a setting is unknown, or a function is of the other flavour than this class.
@@ -142,6 +144,7 @@ class AsyncAccountRoutes(Generic[UserT, UserIdT]):
             "log_in": after_login,
             "log_out": after_logout,
         }
+        has_tokens = transport != "cookie"
         self._steps: Mapping[StepName, AsyncStep | None] = {
             "sign_up": settings.get("sign_up", self._sign_up),
             "log_in": settings.get("log_in", self._log_in),
@@ -151,7 +154,8 @@ class AsyncAccountRoutes(Generic[UserT, UserIdT]):
             "revoke_device": settings.get("revoke_device", self._revoke_device),
             "revoke_others": settings.get("revoke_others", self._revoke_others),
             "change_password": settings.get("change_password", self._change_password),
-            "token": settings.get("token", self._token) if transport != "cookie" else None,
+            "token": settings.get("token", self._token) if has_tokens else None,
+            "renew_token": settings.get("renew_token", self._renew_token) if has_tokens else None,
         }
         for name, step in self._steps.items():
             if step is not None:
@@ -186,7 +190,7 @@ class AsyncAccountRoutes(Generic[UserT, UserIdT]):
 
     def render(self, page: Page) -> str:
         """Return the HTML of a page."""
-        return self._render(page)
+        return self._render(page._replace(can_sign_up=self._steps["sign_up"] is not None))
 
     async def _content(
         self,
@@ -229,8 +233,18 @@ class AsyncAccountRoutes(Generic[UserT, UserIdT]):
 
     async def _token(
         self, request: AsyncAuthRequest[UserT, UserIdT], submission: Submission
+    ) -> Any:
+        # Where the application has a step of its own, its rules hold for tokens, too.
+        log_in = self._steps["log_in"] or self._log_in
+        return await log_in(request.with_transport("bearer"), submission)
+
+    async def _renew_token(
+        self, request: AsyncAuthRequest[UserT, UserIdT], submission: Submission
     ) -> SignedInUser | AccessToken:
-        return await self._log_in(request.with_transport("bearer"), submission)
+        session = await request.renew()
+        if session is None:
+            raise NotAuthenticated
+        return self._shown(request, session)
 
     async def _me(
         self, request: AsyncAuthRequest[UserT, UserIdT], submission: Submission

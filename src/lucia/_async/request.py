@@ -140,6 +140,20 @@ class AsyncAuthRequest(AsyncSelfLocking, Generic[UserT, UserIdT]):
         """Return another ``AuthRequest`` for this request, such as one that issues a token."""
         return self._auth.handle_request(self._context, transport)
 
+    def adopt(self, other: Any, /) -> None:
+        """Take over what another ``AuthRequest`` for this request has found and done.
+
+        It may be of the other flavour, in frameworks that handle one request by code of both.
+        """
+        is_same = self._known_id == other._known_id
+        # What only this one knows of the same session stays, also while a method of it runs.
+        if not is_same or other._session is not UNSET:
+            self._session = other._session
+        if not is_same or other._user is not UNSET:
+            self._user = other._user
+        self._known_id = other._known_id
+        self._origin_failure = other._origin_failure
+
     @property
     def origin_failure(self) -> OriginFailure | None:
         """Why the request failed the origin check.

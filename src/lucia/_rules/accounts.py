@@ -47,6 +47,7 @@ StepName = Literal[
     "revoke_others",
     "change_password",
     "token",
+    "renew_token",
 ]
 
 PageName = Literal["sign_up", "log_in", "change_password", "devices"]
@@ -179,6 +180,17 @@ ROUTES: Final = (
     AccountRoute(
         "token", "POST", "/token", "Get a bearer token", 200, Credentials, AccessToken, (401, 429)
     ),
+    AccountRoute(
+        "renew_token",
+        "POST",
+        "/token/renew",
+        "Renew a bearer token",
+        200,
+        None,
+        AccessToken,
+        (401,),
+        True,
+    ),
     AccountRoute("sign_up", "GET", "/signup", "The form to sign up", is_page=True),
     AccountRoute("log_in", "GET", "/login", "The form to log in", is_page=True),
     AccountRoute(
@@ -244,6 +256,7 @@ class Page(NamedTuple):
         username: what the person typed before the form was refused.
         hidden: fields that each form must have.
         devices: the logins, for the page of devices.
+        can_sign_up: whether there is a page to sign up.
         request: the framework's own request.
     """
 
@@ -253,6 +266,7 @@ class Page(NamedTuple):
     username: str = ""
     hidden: Mapping[str, str] = {}
     devices: Sequence[LoggedInDevice] = ()
+    can_sign_up: bool = True
     request: Any = None
 
 

@@ -66,7 +66,7 @@ def _sign_up(page: Page) -> tuple[str, str]:
 
 
 def _log_in(page: Page) -> tuple[str, str]:
-    link = f'<p><a href="{escape(page.prefix)}/signup">Sign up</a></p>'
+    link = f'<p><a href="{escape(page.prefix)}/signup">Sign up</a></p>' if page.can_sign_up else ""
     return "Log in", _form(page, _credentials(page, "current-password"), "Log in") + link
 
 

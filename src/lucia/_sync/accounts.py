@@ -62,6 +62,7 @@ class AccountSettings(TypedDict, total=False):
     revoke_others: Step
     change_password: Step
     token: Step
+    renew_token: Step
 
 
 def _no_attributes(submission: Submission) -> Mapping[str, Any]:
@@ -80,8 +81,8 @@ class AccountRoutes(Generic[UserT, UserIdT]):
 
     Args:
         auth: the application's ``Auth``.
-        transport: the transport of the integration. ``/token`` is a route for ``bearer`` and
-            ``both``.
+        transport: the transport of the integration. ``/token`` and ``/token/renew`` are routes for
+            ``bearer`` and ``both``.
         provider_id: the provider of the keys that people log in with, such as ``email``. The field
             is called ``username`` whatever this is.
         normalize: makes of a name what is stored and looked up. By default names are compared
@@ -106,7 +107,8 @@ class AccountRoutes(Generic[UserT, UserIdT]):
         revoke_device: as ``sign_up``; returns whether there was such a login.
         revoke_others: as ``sign_up``.
         change_password: as ``sign_up``.
-        token: as ``sign_up``.
+        token: as ``sign_up``; by default it runs ``log_in`` for a bearer.
+        renew_token: as ``sign_up``.
 
     Raises:
         TypeError: a setting is unknown, or a function is of the other flavour than this class.
@@ -143,6 +145,7 @@ class AccountRoutes(Generic[UserT, UserIdT]):
             "log_in": after_login,
             "log_out": after_logout,
         }
+        has_tokens = transport != "cookie"
         self._steps: Mapping[StepName, Step | None] = {
             "sign_up": settings.get("sign_up", self._sign_up),
             "log_in": settings.get("log_in", self._log_in),
@@ -152,7 +155,8 @@ class AccountRoutes(Generic[UserT, UserIdT]):
             "revoke_device": settings.get("revoke_device", self._revoke_device),
             "revoke_others": settings.get("revoke_others", self._revoke_others),
             "change_password": settings.get("change_password", self._change_password),
-            "token": settings.get("token", self._token) if transport != "cookie" else None,
+            "token": settings.get("token", self._token) if has_tokens else None,
+            "renew_token": settings.get("renew_token", self._renew_token) if has_tokens else None,
         }
         for name, step in self._steps.items():
             if step is not None:
@@ -187,7 +191,7 @@ class AccountRoutes(Generic[UserT, UserIdT]):
 
     def render(self, page: Page) -> str:
         """Return the HTML of a page."""
-        return self._render(page)
+        return self._render(page._replace(can_sign_up=self._steps["sign_up"] is not None))
 
     def _content(
         self,
@@ -230,8 +234,18 @@ class AccountRoutes(Generic[UserT, UserIdT]):
 
     def _token(
         self, request: AuthRequest[UserT, UserIdT], submission: Submission
+    ) -> Any:
+        # Where the application has a step of its own, its rules hold for tokens, too.
+        log_in = self._steps["log_in"] or self._log_in
+        return log_in(request.with_transport("bearer"), submission)
+
+    def _renew_token(
+        self, request: AuthRequest[UserT, UserIdT], submission: Submission
     ) -> SignedInUser | AccessToken:
-        return self._log_in(request.with_transport("bearer"), submission)
+        session = request.renew()
+        if session is None:
+            raise NotAuthenticated
+        return self._shown(request, session)
 
     def _me(
         self, request: AuthRequest[UserT, UserIdT], submission: Submission

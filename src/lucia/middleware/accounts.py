@@ -12,6 +12,7 @@ from lucia._rules.accounts import (
     Reply,
     SignedInUser,
     Submission,
+    normalize_name,
     read_body,
     to_json,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "Reply",
     "SignedInUser",
     "Submission",
+    "normalize_name",
     "read_body",
     "to_json",
 ]

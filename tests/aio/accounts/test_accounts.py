@@ -279,6 +279,30 @@ async def test_bearer_tokens(auth: AsyncAuth[User]) -> None:
     assert token.content.access_token not in repr(token)
 
 
+async def test_renewing_a_token(auth: AsyncAuth[User]) -> None:
+    """A bearer renews its token on demand, since no response does so by itself."""
+    client = AsyncBrowser(auth, "bearer")
+    client.token = first = (await client.send("sign_up", ANN)).content.access_token
+    client.token = (await client.send("renew_token")).content.access_token
+    assert client.token != first
+    assert await client.user_id() is not None
+    client.token = "0" * 40
+    with pytest.raises(NotAuthenticated):
+        await client.send("renew_token")
+
+
+async def test_own_log_in_for_tokens(auth: AsyncAuth[User]) -> None:
+    """The application's own rules for logging in hold for tokens, too."""
+
+    async def log_in(request: AsyncAuthRequest[User], submission: Submission) -> None:
+        raise InvalidCredentials
+
+    client = AsyncBrowser(auth, "both", log_in=log_in)
+    await client.send("sign_up", ANN)
+    with pytest.raises(InvalidCredentials):
+        await client.send("token", ANN)
+
+
 async def test_cookies_and_tokens(auth: AsyncAuth[User]) -> None:
     """With both, a login sets a cookie, and ``/token`` issues a token and sets none."""
     client = AsyncBrowser(auth, "both")
@@ -386,6 +410,9 @@ def test_routes_that_are_left_out(auth: AsyncAuth[User]) -> None:
     accounts = AsyncAccountRoutes(auth, "cookie", sign_up=None, pages=False)
     assert {route.name for route in accounts.routes} == set(names) - {"sign_up"}
     assert not any(route.is_page for route in accounts.routes)
+    closed = AsyncAccountRoutes(auth, "cookie", sign_up=None)
+    assert "Sign up" not in closed.render(Page("log_in", "/auth"))
+    assert "Sign up" in AsyncAccountRoutes(auth, "cookie").render(Page("log_in", "/auth"))
 
 
 def test_mistakes_in_the_settings(auth: AsyncAuth[User]) -> None:

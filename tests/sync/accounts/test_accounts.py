@@ -280,6 +280,30 @@ def test_bearer_tokens(auth: Auth[User]) -> None:
     assert token.content.access_token not in repr(token)
 
 
+def test_renewing_a_token(auth: Auth[User]) -> None:
+    """A bearer renews its token on demand, since no response does so by itself."""
+    client = Browser(auth, "bearer")
+    client.token = first = (client.send("sign_up", ANN)).content.access_token
+    client.token = (client.send("renew_token")).content.access_token
+    assert client.token != first
+    assert client.user_id() is not None
+    client.token = "0" * 40
+    with pytest.raises(NotAuthenticated):
+        client.send("renew_token")
+
+
+def test_own_log_in_for_tokens(auth: Auth[User]) -> None:
+    """The application's own rules for logging in hold for tokens, too."""
+
+    def log_in(request: AuthRequest[User], submission: Submission) -> None:
+        raise InvalidCredentials
+
+    client = Browser(auth, "both", log_in=log_in)
+    client.send("sign_up", ANN)
+    with pytest.raises(InvalidCredentials):
+        client.send("token", ANN)
+
+
 def test_cookies_and_tokens(auth: Auth[User]) -> None:
     """With both, a login sets a cookie, and ``/token`` issues a token and sets none."""
     client = Browser(auth, "both")
@@ -387,6 +411,9 @@ def test_routes_that_are_left_out(auth: Auth[User]) -> None:
     accounts = AccountRoutes(auth, "cookie", sign_up=None, pages=False)
     assert {route.name for route in accounts.routes} == set(names) - {"sign_up"}
     assert not any(route.is_page for route in accounts.routes)
+    closed = AccountRoutes(auth, "cookie", sign_up=None)
+    assert "Sign up" not in closed.render(Page("log_in", "/auth"))
+    assert "Sign up" in AccountRoutes(auth, "cookie").render(Page("log_in", "/auth"))
 
 
 def test_mistakes_in_the_settings(auth: Auth[User]) -> None:
