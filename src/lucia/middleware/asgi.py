@@ -111,7 +111,8 @@ def auth_request(
         request: AsyncAuthRequest[UserT, UserIdT] = scope[_KEY][auth]
     except KeyError:
         raise RuntimeError(
-            "LuciaMiddleware is not installed for this auth: add it to the application"
+            "the auth is not installed in this application: add web.install(app), "
+            "or in an application without a framework LuciaMiddleware(app, auth=auth)"
         ) from None
     return request
 

@@ -288,6 +288,14 @@ def test_behind_a_proxy_that_terminates_tls(site: Site) -> None:
     assert attempt(site, {**page, "Sec-Fetch-Site": "same-origin"}) == 204
 
 
+def test_behind_a_proxy_that_says_so(site: Site) -> None:
+    """The scheme that a trusted proxy tells the server decides, for browsers that say less."""
+    page = {"Host": "shop.example", "Origin": "https://shop.example"}
+    assert attempt(site, page) == 403
+    status = attempt(site, {**page, "X-Forwarded-Proto": "https"})
+    assert status == (204 if site.kind.trusts_proxy else 403)
+
+
 def test_two_origins(site: Site) -> None:
     """A request with two Origin headers is refused."""
     session = site.auth.create_session("ann")

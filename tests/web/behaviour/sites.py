@@ -40,6 +40,10 @@ def _uvicorn_workers(app: str, port: int) -> list[str]:
     return [*_uvicorn(app, port), "--workers", "2"]
 
 
+def _two_loops(app: str, port: int) -> list[str]:
+    return ["-m", "tests.web.behaviour.two_loops", f"{_APPS}.{app}", str(port)]
+
+
 def _hypercorn(app: str, port: int) -> list[str]:
     return ["-m", "hypercorn", f"{_APPS}.{app}:app", "--bind", f"127.0.0.1:{port}"]
 
@@ -70,28 +74,31 @@ class SiteKind:
         app: the module of the application.
         command: returns the arguments of the Python that starts the server.
         workers: how many processes serve requests.
+        trusts_proxy: whether the server believes ``X-Forwarded-Proto`` of a proxy on this machine.
     """
 
     app: str
     command: Callable[[str, int], list[str]]
     workers: int = 1
+    trusts_proxy: bool = True
 
 
 SITES: Final = {
     "ASGI, uvicorn": SiteKind("asgi_app", _uvicorn),
     "Starlette, uvicorn": SiteKind("starlette_app", _uvicorn),
-    "Starlette, hypercorn": SiteKind("starlette_app", _hypercorn),
+    "Starlette, two event loops": SiteKind("starlette_app", _two_loops),
+    "Starlette, hypercorn": SiteKind("starlette_app", _hypercorn, trusts_proxy=False),
     "FastAPI, two workers of uvicorn": SiteKind("fastapi_app", _uvicorn_workers, workers=2),
-    "FastAPI, granian": SiteKind("fastapi_app", _granian("asgi")),
+    "FastAPI, granian": SiteKind("fastapi_app", _granian("asgi"), trusts_proxy=False),
     "Litestar, uvicorn": SiteKind("litestar_app", _uvicorn),
-    "Quart, hypercorn": SiteKind("quart_app", _hypercorn),
+    "Quart, hypercorn": SiteKind("quart_app", _hypercorn, trusts_proxy=False),
     "WSGI, threads of gunicorn": SiteKind("wsgi_app", _gunicorn("--threads", "8"), workers=2),
     "an application with a fault": SiteKind("faulty_app", _gunicorn("--threads", "8"), workers=2),
     "Flask, threads of gunicorn": SiteKind("flask_app", _gunicorn("--threads", "8"), workers=2),
     "Flask, gevent in gunicorn": SiteKind("flask_app", _gunicorn("-k", "gevent"), workers=2),
     "Flask, one process of threads": SiteKind("flask_app", _gunicorn("--threads", "8", workers=1)),
     "Flask, one process of gevent": SiteKind("flask_app", _gunicorn("-k", "gevent", workers=1)),
-    "Flask, granian": SiteKind("flask_app", _granian("wsgi")),
+    "Flask, granian": SiteKind("flask_app", _granian("wsgi"), trusts_proxy=False),
 }
 
 

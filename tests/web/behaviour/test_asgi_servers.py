@@ -15,6 +15,7 @@ pytestmark = pytest.mark.no_cover
     params=[
         "ASGI, uvicorn",
         "Starlette, uvicorn",
+        "Starlette, two event loops",
         "Starlette, hypercorn",
         "FastAPI, two workers of uvicorn",
         "FastAPI, granian",
