@@ -932,3 +932,19 @@ async def test_where_a_request_came_from(
     forged = [("x-forwarded-for", "198.51.100.1"), ("forwarded", "for=198.51.100.1")]
     await post(LuciaMiddleware(respond(auth, act), auth=auth), headers=forged, client=client)
     assert found == [address]
+
+
+async def test_headers_that_can_be_read_only_once(auth: AsyncAuth[User]) -> None:
+    """Headers that come as an iterator, as ASGI allows, are read here and by the application."""
+    found: list[object] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        session = await auth_request(auth, scope).validate()
+        found.extend([session and session.user_id, *(name for name, _ in scope["headers"])])
+        await respond(auth, nothing)(scope, receive, send)
+
+    scope = scope_of("http", "POST", await log_in(auth))
+    scope["headers"] = iter(scope["headers"])
+    await run(LuciaMiddleware(app, auth=auth), scope)
+    assert found[0] == "ann"
+    assert b"cookie" in found

@@ -146,7 +146,11 @@ class ASGIExchange(Exchange):
         super().__init__()
         self.method: str = scope.get("method", "GET")
         self.is_websocket = scope["type"] == "websocket"
-        self._raw_headers: RawHeaders = scope["headers"]
+        headers: RawHeaders = scope["headers"]
+        if not isinstance(headers, list):
+            # ASGI allows an iterator, which would then be empty for the application.
+            headers = scope["headers"] = list(headers)
+        self._raw_headers = headers
         self._scheme: str = scope.get("scheme", "http")
         self._path: str = scope["path"]
         self._server: Any = scope.get("server")
