@@ -68,7 +68,7 @@ def test_project(project: Path, redis_server: Server) -> None:
     run(project, "manage.py", "makemigrations", "--check")
     migrate, test, serve = (command.split()[1:] for command in COMMANDS[2:])
     run(project, *migrate)
-    assert "Ran 5 tests" in run(project, *test)
+    assert "Ran 6 tests" in run(project, *test)
     assert serve == ["manage.py", "runserver"]
     assert "[X] 0001_initial" in run(project, "manage.py", "showmigrations", "lucia")
     run(project, "manage.py", "migrate", "lucia", "zero")

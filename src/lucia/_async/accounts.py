@@ -120,7 +120,7 @@ class AsyncAccountRoutes(Generic[UserT, UserIdT]):
         transport: Transport,
         **settings: Unpack[AsyncAccountSettings],
     ) -> None:
-        check_names("the ready routes", settings, AsyncAccountSettings, AsyncAccountSettings)
+        check_names(type(self).__name__, settings, AsyncAccountSettings, AsyncAccountSettings)
         self._auth = auth
         self._transport: Transport = transport
         self._provider_id = settings.get("provider_id", "username")

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, ParamSpec, TypeVar
 
-from lucia._compat.greenlets import in_native_thread
+from lucia._compat.greenlets import in_native_thread, threads_are_greenlets
 from lucia._compat.per_loop import PerProcess
 from lucia._logs import overloaded
 from lucia._rules.passwords import PasswordHasher, PasswordPool, is_acceptable
@@ -371,6 +371,13 @@ class _Gate:
                 upcoming.future.set_result(None)
 
 
+def _sync_bounds(pool: PasswordPool) -> tuple[int, int]:
+    # Greenlets are many, as tasks are: one that waits occupies no thread of the server.
+    if threads_are_greenlets():
+        return pool.bounds(ASYNC_WORKERS, ASYNC_QUEUE)
+    return pool.bounds(SYNC_WORKERS, SYNC_QUEUE)
+
+
 class PasswordWorkers:
     """Hashes passwords in the callers' own threads, a bounded number at once.
 
@@ -380,8 +387,7 @@ class PasswordWorkers:
     """
 
     def __init__(self, hasher: PasswordHasher, pool: PasswordPool | None = None) -> None:
-        workers, queue = (pool or PasswordPool()).bounds(SYNC_WORKERS, SYNC_QUEUE)
-        self._gate = PerProcess(lambda: _Gate(hasher, workers, queue))
+        self._gate = PerProcess(lambda: _Gate(hasher, *_sync_bounds(pool or PasswordPool())))
 
     def hash(self, password: str, owner: str = NEW_PASSWORDS) -> str:
         """Return the hash to store for ``password``.

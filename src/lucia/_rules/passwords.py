@@ -107,9 +107,9 @@ class PasswordPool:
 
     Args:
         workers: how many are hashed at once, each taking the memory of its hash; by default the
-            number of cores, at most 4, and in sync code at most 2.
-        queue: how many more may wait; by default 64, in sync code 1, since there a waiting login
-            occupies one of the server's threads.
+            number of cores, at most 4, and in threads at most 2.
+        queue: how many more may wait; by default 64, in threads 1, since there a waiting login
+            occupies one of the server's. Greenlets of gevent count as tasks, not as threads.
 
     Raises:
         TypeError: a number is not an ``int``.

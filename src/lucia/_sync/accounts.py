@@ -121,7 +121,7 @@ class AccountRoutes(Generic[UserT, UserIdT]):
         transport: Transport,
         **settings: Unpack[AccountSettings],
     ) -> None:
-        check_names("the ready routes", settings, AccountSettings, AccountSettings)
+        check_names(type(self).__name__, settings, AccountSettings, AccountSettings)
         self._auth = auth
         self._transport: Transport = transport
         self._provider_id = settings.get("provider_id", "username")

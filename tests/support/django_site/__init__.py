@@ -29,8 +29,10 @@ settings.configure(
         },
     },
     INSTALLED_APPS=[
-        "django.contrib.contenttypes",
+        "django.contrib.admin",
         "django.contrib.auth",
+        "django.contrib.contenttypes",
+        "django.contrib.messages",
         "lucia.adapters.django",
         "tests.support.django_site",
     ],

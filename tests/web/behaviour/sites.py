@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
@@ -75,12 +75,14 @@ class SiteKind:
         command: returns the arguments of the Python that starts the server.
         workers: how many processes serve requests.
         trusts_proxy: whether the server believes ``X-Forwarded-Proto`` of a proxy on this machine.
+        environment: further variables for the application.
     """
 
     app: str
     command: Callable[[str, int], list[str]]
     workers: int = 1
     trusts_proxy: bool = True
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 SITES: Final = {
@@ -92,6 +94,18 @@ SITES: Final = {
     "FastAPI, granian": SiteKind("fastapi_app", _granian("asgi"), trusts_proxy=False),
     "Litestar, uvicorn": SiteKind("litestar_app", _uvicorn),
     "Quart, hypercorn": SiteKind("quart_app", _hypercorn, trusts_proxy=False),
+    "Django, uvicorn": SiteKind("django_asgi", _uvicorn),
+    "Django with an Auth alone, uvicorn": SiteKind(
+        "django_asgi", _uvicorn, environment={"BEHAVIOUR_SYNC_AUTH": "1"}
+    ),
+    "Django, threads of gunicorn": SiteKind("django_wsgi", _gunicorn("--threads", "8"), workers=2),
+    # Django itself can't run async views in greenlets.
+    "Django, gevent in gunicorn": SiteKind(
+        "django_wsgi",
+        _gunicorn("-k", "gevent"),
+        workers=2,
+        environment={"BEHAVIOUR_SYNC_AUTH": "1", "BEHAVIOUR_SYNC_VIEWS": "1"},
+    ),
     "WSGI, threads of gunicorn": SiteKind("wsgi_app", _gunicorn("--threads", "8"), workers=2),
     "an application with a fault": SiteKind("faulty_app", _gunicorn("--threads", "8"), workers=2),
     "Flask, threads of gunicorn": SiteKind("flask_app", _gunicorn("--threads", "8"), workers=2),
@@ -173,7 +187,8 @@ def serving(kind: SiteKind, folder: Path, **environment: str) -> Iterator[Site]:
     engine.dispose()
     with own_server("redis-server", folder) as server:
         port = unused_port()
-        with _process(kind.command(kind.app, port), server, database, environment):
+        variables = {**kind.environment, **environment}
+        with _process(kind.command(kind.app, port), server, database, variables):
             client: Any
             with redis.Redis.from_url(server.url, protocol=2) as client:
                 sessions = RedisSessionAdapter(client)

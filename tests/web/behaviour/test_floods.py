@@ -15,8 +15,8 @@ pytestmark = [pytest.mark.no_cover, pytest.mark.slow]
 FLOODING = 12
 """How many clients log in."""
 
-HASHED_LONG = {"BEHAVIOUR_LN": "14", "BEHAVIOUR_UNLIMITED": "1"}
-"""Each password takes some tenths of a second, and none is refused by the throttle."""
+HASHED_LONG = {"BEHAVIOUR_LN": "14", "BEHAVIOUR_FLOOD": "1"}
+"""Each password takes some hundredths of a second, in a pool of the default size."""
 
 
 @contextmanager

@@ -1,0 +1,149 @@
+"""The views of the ready routes."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.contrib.auth import alogout, logout
+from django.contrib.auth.decorators import login_not_required
+from django.db import connections
+from django.db.transaction import non_atomic_requests
+from django.http import HttpRequest, HttpResponse
+from django.middleware.csrf import get_token
+from django.urls import URLPattern, path
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.generic import View
+
+from lucia._rules.accounts import AccountRoute, Page, Reply, Submission, read_body
+from lucia._rules.pages import PAGE_HEADERS
+from lucia.middleware.django.conf import load_configuration
+from lucia.middleware.django.request import DjangoAuthRequest, auth_request, sharing
+from lucia.middleware.django.responses import HttpResponseSeeOther, json_response, wants_page
+
+__all__ = ["account_urls"]
+
+_FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+
+
+def account_urls() -> list[URLPattern]:
+    """Return the URLs of the ready routes that the setting ``LUCIA`` asks for."""
+    configuration = load_configuration()
+    view_class = AccountView if configuration.async_auth is None else AsyncAccountView
+    by_path: dict[str, dict[str, AccountRoute]] = {}
+    for route in configuration.table():
+        by_path.setdefault(route.path, {})[route.method] = route
+    urls: list[URLPattern] = []
+    for url, routes in by_path.items():
+        names = ["options", *(method.lower() for method in routes)]
+        if "GET" in routes:
+            names.append("head")
+        view = view_class.as_view(routes=routes, http_method_names=names)
+        view = sensitive_post_parameters()(view)
+        # For LoginRequiredMiddleware: the routes themselves check who is logged in.
+        view = login_not_required(view)
+        # No transaction around the view: a change of the password has to be committed before the
+        # old password's sessions are revoked.
+        for alias in connections:
+            view = non_atomic_requests(using=alias)(view)
+        if configuration.is_csrf_exempt():
+            view = csrf_exempt(view)
+        pattern = url.removeprefix("/").replace("{handle}", "<str:handle>")
+        urls.append(path(pattern, view, name=next(iter(routes.values())).name))
+    return urls
+
+
+class _AccountPath(View):
+    """The ready routes of one path, by their methods."""
+
+    routes: Mapping[str, AccountRoute] = {}
+
+    def run(self, request: HttpRequest, handle: str = "") -> HttpResponse:
+        """Run the route's step in sync code, and return the response."""
+        lucia = auth_request(request)
+        accounts = lucia.configuration.accounts
+        route, submission = self._read(request, handle)
+        with sharing(lucia.sync_request, lucia.async_request):
+            reply = accounts.handle(route, lucia.sync_request, submission)
+        if _follow(lucia, route, reply):
+            logout(request)
+        return _response(reply, accounts.render)
+
+    async def arun(self, request: HttpRequest, handle: str = "") -> HttpResponse:
+        """Run the route's step in async code, and return the response."""
+        lucia = auth_request(request)
+        accounts = lucia.configuration.async_accounts
+        if accounts is None or lucia.async_request is None:
+            return await sync_to_async(self.run)(request, handle)
+        route, submission = self._read(request, handle)
+        with sharing(lucia.async_request, lucia.sync_request):
+            reply = await accounts.handle(route, lucia.async_request, submission)
+        if _follow(lucia, route, reply):
+            await alogout(request)
+        if reply.page is None:
+            return _response(reply, accounts.render)
+        # A template may use the database.
+        return await sync_to_async(_response)(reply, accounts.render)
+
+    def _read(self, request: HttpRequest, handle: str) -> tuple[AccountRoute, Submission]:
+        route = self.routes["POST" if request.method == "POST" else "GET"]
+        kind = request.content_type or ""
+        is_form = route.method == "POST" and kind in _FORMS
+        fields: Mapping[str, Any] = {}
+        if is_form:
+            # By Django's own parser: CsrfViewMiddleware may have read the body already.
+            fields = request.POST.dict()
+        elif route.method == "POST":
+            fields, _ = read_body(kind, request.body)
+        shows_page = route.is_page or wants_page(request)
+        return route, Submission(
+            fields=fields,
+            is_form=is_form,
+            wants_page=wants_page(request),
+            path=request.path,
+            next=request.POST.get("next") or request.GET.get("next"),
+            handle=handle,
+            user_agent=request.META.get("HTTP_USER_AGENT", ""),
+            hidden={"csrfmiddlewaretoken": get_token(request)} if shows_page else {},
+            request=request,
+        )
+
+
+class AccountView(_AccountPath):
+    """The ready routes of one path, without an ``AsyncAuth``."""
+
+    get = post = _AccountPath.run
+
+
+class AsyncAccountView(_AccountPath):
+    """The ready routes of one path, with an ``AsyncAuth``."""
+
+    get = post = _AccountPath.arun
+
+
+def _follow(lucia: DjangoAuthRequest[Any, Any], route: AccountRoute, reply: Reply) -> bool:
+    """Let the rest of Django know what a route did.
+
+    Returns:
+        Whether the person logs out of ``django.contrib.auth`` too. Otherwise they would still be
+        logged in if they logged in to the admin as well.
+    """
+    if route.method == "GET" or reply.status >= 400:
+        return False
+    lucia.login_changed(is_new=route.name in ("sign_up", "log_in"))
+    return route.name == "log_out" and lucia.request_user is not None
+
+
+def _response(reply: Reply, render: Callable[[Page], str]) -> HttpResponse:
+    response: HttpResponse
+    if reply.location is not None:
+        response = HttpResponseSeeOther(reply.location)
+    elif reply.page is not None:
+        response = HttpResponse(render(reply.page), status=reply.status, headers=dict(PAGE_HEADERS))
+    elif reply.status == 204:
+        response = HttpResponse(status=204)
+    else:
+        response = json_response(reply.content, reply.status)
+    for name, value in reply.headers.items():
+        response.headers[name] = value
+    return response
