@@ -33,6 +33,7 @@ from lucia._sync.suites import login as sync_login
 from lucia._sync.suites.renewals import RenewingSessionAdapterSuite
 from lucia._sync.suites.sessions import SessionAdapterSuite
 from lucia._sync.suites.users import SessionUserAdapterSuite, UserAdapterSuite
+from lucia._testing.users import DjangoModel, HasUserId
 from lucia._typing import UserIdT
 from lucia.models import Session
 
@@ -53,7 +54,7 @@ __all__ = [
 def login(
     client: Any,
     auth: Auth[Any, UserIdT, Any] | AsyncAuth[Any, UserIdT, Any],
-    user_id: UserIdT,
+    user: UserIdT | HasUserId[UserIdT] | DjangoModel,
     /,
     *,
     base_url: str | None = None,
@@ -62,7 +63,7 @@ def login(
     """Log a test client in.
 
     Creates a session, puts its cookie into the client, and lets it send an ``Origin`` header that
-    passes the origin check.
+    passes the origin check. An ``Origin`` that the client has already stays.
 
     Args:
         client: the test client of Starlette, FastAPI, Litestar, Flask, Quart or Django, or a client
@@ -70,12 +71,15 @@ def login(
         auth: the application's ``Auth`` or ``AsyncAuth``. The latter is used in the event loop of
             the client, if it has one that runs: that of Starlette, FastAPI and Litestar has one
             within its ``with`` block.
-        user_id: the user to log in. Only a store that knows the users checks that it exists.
+        user: the user to log in: an id, or an object with the attribute ``user_id``, such as
+            :class:`~lucia.User`, or an instance of Django's model of users. Only a store that knows
+            the users checks that it exists.
         base_url: the URL of the application, for a client without a base URL.
         metadata: JSON values for the device list.
 
     Raises:
-        TypeError: the client is of another kind.
+        TypeError: the client is of another kind, the user's id of another type, or ``auth`` is no
+            ``Auth``.
         ValueError: there is no base URL, or the client would not send the cookie there: for
             example a ``Secure`` cookie (``env="PROD"``) to ``http://testserver``.
         RuntimeError: ``auth`` is an ``AsyncAuth``, and an event loop runs already: await
@@ -83,16 +87,22 @@ def login(
         DuplicateSessionId: the new session id is taken.
         InvalidUserId: the store does not know the user.
     """
+    _check_auth(auth)
     if isinstance(auth, Auth):
-        return sync_login.login(client, auth, user_id, base_url=base_url, **metadata)
-    call = partial(alogin, client, auth, user_id, base_url=base_url, **metadata)
+        return sync_login.login(client, auth, user, base_url=base_url, **metadata)
+    call = partial(alogin, client, auth, user, base_url=base_url, **metadata)
     # Starlette's and Litestar's names for the thread with the application's event loop.
     portal: Any = getattr(client, "blocking_portal", None) or getattr(client, "portal", None)
     if hasattr(portal, "call"):
         return cast("Session[UserIdT]", portal.call(call))
     if _loop_is_running():
-        raise RuntimeError("an event loop is running: write 'await alogin(client, auth, user_id)'")
+        raise RuntimeError("an event loop is running: write 'await alogin(client, auth, user)'")
     return asyncio.run(call())
+
+
+def _check_auth(auth: object) -> None:
+    if not isinstance(auth, Auth | AsyncAuth):
+        raise TypeError(f"auth must be an Auth or an AsyncAuth, not {type(auth).__name__}")
 
 
 def _loop_is_running() -> bool:

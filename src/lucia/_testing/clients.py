@@ -9,131 +9,200 @@ from http.client import HTTPResponse
 from http.cookiejar import CookieJar
 from http.cookies import SimpleCookie
 from inspect import iscoroutinefunction
-from typing import Any, cast
+from typing import Any, ClassVar, cast
+from urllib.parse import urljoin
 from urllib.request import Request
 
 from lucia._rules.cookies import Cookie
 from lucia._rules.origins import parse_origin
 
-__all__ = ["base_url_of", "give_cookie", "set_origin"]
+__all__ = ["KnownClient", "known_client"]
 
 
-def base_url_of(client: Any, given: str | None) -> str:
-    """Return the URL that the client's requests go to.
+class KnownClient:
+    """A client like those of httpx, Starlette, FastAPI, Litestar and requests.
 
-    Raises:
-        ValueError: none was given and the client has none, or it is not a URL.
-    """
-    url = given or _base_url(client)
-    if parse_origin(url) is None:
-        raise ValueError(
-            "this client has no base_url: give login the application's address, "
-            "such as base_url='http://testserver'"
-        )
-    return url
-
-
-def give_cookie(client: Any, cookie: Cookie, base_url: str) -> None:
-    """Give a client a cookie as a response from ``base_url`` would.
-
-    Later responses can then replace it.
+    Args:
+        client: the client.
+        base_url: the URL of the application; None for that of the client.
 
     Raises:
-        TypeError: the client is of no kind that is known.
-        ValueError: the client would not send the cookie back.
+        ValueError: the client has none, or it is not a URL.
     """
-    if _is_django(client):
-        client.cookies[cookie.name] = cookie.value
-    elif _is_flask(client):
-        host = Request(base_url).host.partition(":")[0]  # noqa: S310 -- nothing is opened
-        client.set_cookie(
+
+    ignores_secure: ClassVar[bool] = False
+    """Whether the client sends Secure cookies by http too."""
+
+    def __init__(self, client: Any, base_url: str | None) -> None:
+        self.client = client
+        self.url = base_url or self.own_url()
+        origin = parse_origin(self.url)
+        if origin is None:
+            raise ValueError(
+                f"base_url must be a URL such as 'http://testserver', not {base_url!r}"
+                if base_url
+                else "this client has no base_url: give login the application's address, "
+                "such as base_url='http://testserver'"
+            )
+        self.origin = str(origin)
+
+    @staticmethod
+    def fits(client: Any) -> bool:
+        """Return whether a client is of this kind."""
+        return isinstance(_jar_of(client), CookieJar)
+
+    def own_url(self) -> str:
+        """Return the URL that the client's requests go to; empty if it has none."""
+        return str(getattr(self.client, "base_url", ""))
+
+    def log_in(self, cookie: Cookie) -> None:
+        """Give the client a session cookie, and an Origin header that passes the origin check.
+
+        An Origin header that the client has already stays.
+
+        Raises:
+            ValueError: the client would not send the cookie.
+        """
+        self.set_cookie(cookie)
+        self.set_origin()
+
+    def set_cookie(self, cookie: Cookie) -> None:
+        """Do what the client does with a response that sets the cookie.
+
+        So the application's own responses can replace and clear it.
+        """
+        self.receive(cookie, _jar_of(self.client))
+
+    def receive(self, cookie: Cookie, jar: CookieJar) -> None:
+        """Put a cookie into a jar as a response does.
+
+        Raises:
+            ValueError: the jar would not send it back.
+        """
+        url = self.url.replace("http://", "https://", 1) if self.ignores_secure else self.url
+        jar.extract_cookies(cast("HTTPResponse", _Response(cookie)), Request(url))  # noqa: S310
+        request = Request(urljoin(url, cookie.path))  # noqa: S310 -- nothing is opened
+        jar.add_cookie_header(request)
+        if f"{cookie.name}={cookie.value}" in (request.get_header("Cookie") or "").split("; "):
+            return
+        if cookie.secure and url.startswith("http://"):
+            advice = "it is Secure, so the base URL must begin with https:// (or use env='DEV')"
+        else:
+            advice = "its domain, or the client's own policy for cookies, forbids it"
+        raise ValueError(f"a client at {self.url} would not send this session cookie: {advice}")
+
+    def set_origin(self) -> None:
+        """Set the header."""
+        self.client.headers.setdefault("Origin", self.origin)
+
+
+class _QuartClient(KnownClient):
+    """Quart's client, which has no headers of its own."""
+
+    ignores_secure = True
+
+    @staticmethod
+    def fits(client: Any) -> bool:
+        return hasattr(client, "cookie_jar") and hasattr(client, "websocket_connection_class")
+
+    def own_url(self) -> str:
+        return f"http://{self.client.app.config['SERVER_NAME'] or 'localhost'}"
+
+    def set_cookie(self, cookie: Cookie) -> None:
+        if self.client.cookie_jar is None:
+            raise TypeError("this client keeps no cookies: create it without use_cookies=False")
+        self.receive(cookie, self.client.cookie_jar)
+
+    def set_origin(self) -> None:
+        for name in ("http_connection_class", "websocket_connection_class"):
+            connect = getattr(self.client, name)
+            if not isinstance(connect, _QuartConnections):
+                setattr(self.client, name, _QuartConnections(connect, self.origin))
+
+
+class _FlaskClient(KnownClient):
+    """Flask's client."""
+
+    ignores_secure = True
+
+    @staticmethod
+    def fits(client: Any) -> bool:
+        return hasattr(client, "environ_base")
+
+    def own_url(self) -> str:
+        config = self.client.application.config
+        return f"{config['PREFERRED_URL_SCHEME']}://{config['SERVER_NAME'] or 'localhost'}"
+
+    def set_cookie(self, cookie: Cookie) -> None:
+        self.receive(cookie, CookieJar())  # to check the domain
+        host = Request(self.url).host.partition(":")[0]  # noqa: S310 -- nothing is opened
+        self.client.set_cookie(
             cookie.name,
             cookie.value,
             domain=cookie.domain or host,
             origin_only=cookie.domain is None,
             path=cookie.path,
         )
-    else:
-        _give_to_jar(_jar_of(client), cookie, base_url)
+
+    def set_origin(self) -> None:
+        self.client.environ_base.setdefault("HTTP_ORIGIN", self.origin)
 
 
-def set_origin(client: Any, base_url: str) -> None:
-    """Make a client send the Origin header of the application's own pages, unless it has one."""
-    origin = str(parse_origin(base_url))
-    if _is_django(client):
-        # The async client takes names of headers, and the sync one those of WSGI.
-        name = "origin" if iscoroutinefunction(client.request) else "HTTP_ORIGIN"
-        client.defaults.setdefault(name, origin)
-    elif _is_flask(client):
-        client.environ_base.setdefault("HTTP_ORIGIN", origin)
-    elif _is_quart(client):
-        client.open = _with_origin(client.open, origin)
-    else:
-        client.headers.setdefault("Origin", origin)
+class _DjangoClient(KnownClient):
+    """Django's two clients, which send each cookie to any address."""
+
+    @staticmethod
+    def fits(client: Any) -> bool:
+        return isinstance(getattr(client, "cookies", None), SimpleCookie)
+
+    @property
+    def is_async(self) -> bool:
+        """Whether it is the ``AsyncClient``."""
+        return iscoroutinefunction(self.client.request)
+
+    def own_url(self) -> str:
+        # The async client sends everything to "testserver".
+        defaults: dict[str, Any] = {} if self.is_async else self.client.defaults
+        host = defaults.get("HTTP_HOST") or defaults.get("SERVER_NAME", "testserver")
+        return f"http://{host}"
+
+    def set_cookie(self, cookie: Cookie) -> None:
+        self.client.cookies[cookie.name] = cookie.value
+
+    def set_origin(self) -> None:
+        defaults = self.client.defaults
+        # Upper case, as Django writes the names in headers=: only so can a request replace it.
+        if not any(name.upper().removeprefix("HTTP_") == "ORIGIN" for name in defaults):
+            defaults["ORIGIN" if self.is_async else "HTTP_ORIGIN"] = self.origin
 
 
-def _is_django(client: Any) -> bool:
-    return isinstance(getattr(client, "cookies", None), SimpleCookie)
-
-
-def _is_flask(client: Any) -> bool:
-    return hasattr(client, "environ_base")
-
-
-def _is_quart(client: Any) -> bool:
-    return hasattr(client, "cookie_jar") and hasattr(client, "app")
-
-
-def _base_url(client: Any) -> str:
-    if _is_django(client):
-        return f"http://{client.defaults.get('SERVER_NAME', 'testserver')}"
-    if _is_flask(client):
-        config = client.application.config
-        return f"{config['PREFERRED_URL_SCHEME']}://{config['SERVER_NAME'] or 'localhost'}"
-    if _is_quart(client):
-        return f"http://{client.app.config['SERVER_NAME'] or 'localhost'}"
-    return str(getattr(client, "base_url", ""))
-
-
-def _jar_of(client: Any) -> CookieJar:
-    """Return the jar of a client like those of httpx, requests and Quart.
+def known_client(client: Any, base_url: str | None) -> KnownClient:
+    """Return how to log a client in.
 
     Raises:
-        TypeError: it has none.
+        TypeError: the client is of no kind that is known.
+        ValueError: there is no base URL, or it is not a URL.
     """
-    cookies = client.cookie_jar if _is_quart(client) else getattr(client, "cookies", None)
-    jar = getattr(cookies, "jar", cookies)
-    if not isinstance(jar, CookieJar):
-        raise TypeError(
-            f"login does not know how to give a cookie to {type(client).__name__}: it knows the "
-            "test clients of Starlette, FastAPI, Litestar, Flask, Quart and Django, httpx and "
-            "requests"
-        )
-    return jar
+    for kind in (_DjangoClient, _FlaskClient, _QuartClient, KnownClient):
+        if kind.fits(client):
+            return kind(client, base_url)
+    raise TypeError(
+        f"login does not know how to give a cookie to {type(client).__name__}: it knows the test "
+        "clients of Starlette, FastAPI, Litestar, Flask, Quart and Django, httpx and requests"
+    )
 
 
-def _give_to_jar(jar: CookieJar, cookie: Cookie, base_url: str) -> None:
-    request = Request(base_url)  # noqa: S310 -- nothing is opened
-    jar.extract_cookies(cast(HTTPResponse, _Response(cookie)), request)
-    probe = Request(base_url)  # noqa: S310 -- nothing is opened
-    jar.add_cookie_header(probe)
-    if cookie.name not in (probe.get_header("Cookie") or ""):
-        raise ValueError(
-            f"a client at {base_url} would not send this session cookie: "
-            "its domain, path or Secure attribute forbids it"
-        )
+class _QuartConnections:
+    """Makes the connections of Quart's client, with a default Origin header."""
 
+    def __init__(self, connect: Callable[..., Any], origin: str) -> None:
+        self._connect = connect
+        self._header = (b"origin", origin.encode())
 
-def _with_origin(send: Callable[..., Any], origin: str) -> Callable[..., Any]:
-    """Return Quart's ``client.open`` with a default header, which its client has no place for."""
-
-    def opened(*args: Any, headers: Any = None, **kwargs: Any) -> Any:
-        given = dict(headers or {})
-        if not any(name.lower() == "origin" for name in given):
-            given["Origin"] = origin
-        return send(*args, headers=given, **kwargs)
-
-    return opened
+    def __call__(self, app: Any, scope: dict[str, Any], **options: Any) -> Any:
+        if not any(name == b"origin" for name, _ in scope["headers"]):
+            scope["headers"] = [*scope["headers"], self._header]
+        return self._connect(app, scope, **options)
 
 
 class _Response:
@@ -145,3 +214,9 @@ class _Response:
 
     def info(self) -> Message:
         return self._headers
+
+
+def _jar_of(client: Any) -> Any:
+    """Return the jar of a client like those of httpx and requests; else anything."""
+    cookies = getattr(client, "cookies", None)
+    return getattr(cookies, "jar", cookies)

@@ -133,20 +133,21 @@ Topology = OneServer | BehindSentinel | InCluster
 
 def topology_of(client: Any) -> Topology | None:
     """Return how the client connects; None if it can't be told, or commands take another way."""
-    if not _is_stock(client):
+    # A subclass or an instrumentation that overrides it expects to see each command.
+    if not _is_stock(client.__class__, "execute_command"):
         return None
     try:
-        return _of_cluster(client) if is_cluster(client) else _of_pool(client.connection_pool)
+        topology = _of_cluster(client) if is_cluster(client) else _of_pool(client.connection_pool)
     except (AttributeError, LookupError):
         return None
+    # fakeredis's connections answer by themselves, without the socket that we would read from.
+    return topology if _is_stock(topology.factory.make, "read_response") else None
 
 
-def _is_stock(client: Any) -> bool:
-    """Return whether the library's own code runs the client's commands."""
-    kind: type[Any] = client.__class__
-    execute: Any = getattr(kind, "execute_command", None)
-    # A subclass or an instrumentation that overrides it expects to see each command.
-    return str(getattr(execute, "__module__", "")).partition(".")[0] in {"redis", "valkey"}
+def _is_stock(kind: Any, method: str) -> bool:
+    """Return whether a method of a class is the client library's own code."""
+    module = getattr(getattr(kind, method, None), "__module__", "")
+    return str(module).partition(".")[0] in {"redis", "valkey"}
 
 
 def _of_pool(pool: Any) -> Topology:
