@@ -226,7 +226,7 @@ class ASGISender:
         await self._send(
             {"type": "websocket.http.response.start", "status": status, "headers": headers}
         )
-        await self._send({"type": "websocket.http.response.body", "body": b""})
+        await self._send({"type": "websocket.http.response.body", "body": b"", "more_body": False})
 
 
 def _address(server: tuple[str, int | None] | None) -> str:
@@ -243,4 +243,4 @@ async def _refuse(scope: Scope, send: Send, response: ErrorResponse) -> None:
     body = json.dumps({"detail": response.detail}, separators=(",", ":")).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

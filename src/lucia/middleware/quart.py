@@ -11,6 +11,7 @@ try:
         Quart,
         Response,
         current_app,
+        has_app_context,
         has_request_context,
         has_websocket_context,
         redirect,
@@ -18,8 +19,6 @@ try:
         url_for,
         websocket,
     )
-    from quart.ctx import RequestContext, WebsocketContext
-    from quart.globals import request_ctx, websocket_ctx
     from quart.typing import ResponseTypes
     from quart.wrappers import BaseRequestWebsocket
     from werkzeug.exceptions import default_exceptions
@@ -172,7 +171,7 @@ class QuartAuth(Generic[UserT, UserIdT]):
         """
         if self not in _installed():
             raise _not_installed()
-        found = self._exchanges(_scope(_context().request_websocket))
+        found = self._exchanges(_scope(_connection()))
         return cast("AsyncAuthRequest[UserT, UserIdT]", found.request)
 
     async def optional_session(self) -> Session[UserIdT] | None:
@@ -239,7 +238,7 @@ class QuartAuth(Generic[UserT, UserIdT]):
 
     # None for a WebSocket, which Quart's type of error handlers leaves out; hence Any.
     async def _respond(self, error: Exception) -> Any:
-        connection = _context().request_websocket
+        connection = _connection()
         answer = response_for(error, self.transport)
         exchange = self._exchanges(_scope(connection)).exchange
         if exchange.is_websocket and exchange.started:
@@ -290,7 +289,7 @@ def login_required(view: Callable[P, Any]) -> Callable[P, Coroutine[Any, Any, An
     @wraps(view)
     async def decorated(*args: P.args, **kwargs: P.kwargs) -> Any:
         # A preflight of CORS carries no cookie.
-        if _context().request_websocket.method != "OPTIONS":
+        if _connection().method != "OPTIONS":
             await _extension().session()
         return await current_app.ensure_async(view)(*args, **kwargs)
 
@@ -325,8 +324,13 @@ class _Current(Awaitable[T_co]):
 
 
 def _installed() -> Sequence[QuartAuth[Any, Any]]:
-    extensions = _context().app.extensions
-    return cast("Sequence[QuartAuth[Any, Any]]", extensions.get(_EXTENSION, ()))
+    if has_app_context():
+        extensions = current_app.extensions.get(_EXTENSION, ())
+    else:
+        # In a test that uses its client in an ``async with`` block, older Quarts keep the request
+        # alone. The last extension was asked first, see _with_cookies.
+        extensions = [*reversed(_scope(_connection()).get(_KEY, {}))]
+    return cast("Sequence[QuartAuth[Any, Any]]", extensions)
 
 
 def _not_installed() -> RuntimeError:
@@ -355,13 +359,11 @@ current_session: Awaitable[Session[Any] | None] = _Current(
 """The ``Session`` of the current request, or None for a visitor; it is awaited, too."""
 
 
-def _context() -> RequestContext | WebsocketContext:
-    """Return the context of the current request or WebSocket.
-
-    Where there are both, that of the request, as Quart does. It is there without ``current_app``
-    in a test that uses its client in an ``async with`` block.
-    """
-    return websocket_ctx if has_websocket_context() and not has_request_context() else request_ctx
+def _connection() -> BaseRequestWebsocket:
+    """Return the current request or WebSocket; where there are both, the request, as Quart does."""
+    is_socket = has_websocket_context() and not has_request_context()
+    found: Any = websocket if is_socket else request
+    return cast("BaseRequestWebsocket", found._get_current_object())
 
 
 def _scope(connection: BaseRequestWebsocket) -> Scope:
