@@ -13,9 +13,7 @@ from typing import Final
 __all__ = ["main", "with_examples"]
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-SHOWN: Final = re.compile(
-    r"<!-- (examples/small/[\w/.]+) -->\n(?:\n```py\n.*?\n```\n)?", re.DOTALL
-)
+SHOWN: Final = re.compile(r"<!-- (examples/small/[\w/.]+) -->\n(?:\n```py\n.*?\n```\n)?", re.DOTALL)
 
 
 def with_examples(page: str) -> str:

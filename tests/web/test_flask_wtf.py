@@ -4,7 +4,7 @@ import re
 
 import pytest
 from flask import Flask
-from flask_wtf import CSRFProtect  # type: ignore[import-untyped]
+from flask_wtf import CSRFProtect  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
 
 from lucia import Auth, ScryptHash, User
 from lucia.adapters.memory import MemoryAdapter

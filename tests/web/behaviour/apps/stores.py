@@ -34,7 +34,8 @@ def sync_auth() -> Auth[User]:
     """Return the auth of a sync application."""
     if "BEHAVIOUR_BLOCKING" in os.environ:
         # As if the library did not know of greenlets.
-        vars(password_pool)["in_native_thread"] = lambda call: call()
+        name = "in_native_thread"
+        setattr(password_pool, name, lambda call: call())
     client: Any = Redis.from_url(REDIS, protocol=2)
     return Auth(
         users=SQLAlchemyUserAdapter(create_engine(f"sqlite:///{DATABASE}"), TABLES),
