@@ -20,7 +20,8 @@ SUBJECTS: Final = 14
 
 PACKAGES: Final = (
     "lucia-auth", "redis", "hiredis", "uvloop", "fastapi-users", "starsessions", "crudauth",
-    "django", "flask-session", "fastapi", "starlette", "uvicorn", "httptools",
+    "django", "flask", "flask-login", "flask-session", "fastapi", "starlette", "litestar", "quart",
+    "quart-session", "uvicorn", "httptools", "waitress",
 )  # fmt: skip
 
 

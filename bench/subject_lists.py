@@ -6,11 +6,13 @@ from typing import Any, Final, Literal
 from bench.subjects import Subject
 
 __all__ = [
+    "AHEAD",
     "BARE",
     "LEASE",
     "LOOPS",
     "LUCIA_JS",
     "NEAR",
+    "NO_AUTH",
     "OURS",
     "OURS_WITH",
     "everybody",
@@ -20,6 +22,8 @@ __all__ = [
 ]
 
 OURS: Final = "lucia-auth"
+AHEAD: Final = "lucia-auth, validated ahead"
+NO_AUTH: Final = "no authentication"
 BARE: Final = "bare redis-py"
 LUCIA_JS: Final = "lucia 2.7.7 on Node"
 

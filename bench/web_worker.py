@@ -1,27 +1,34 @@
-"""A process that serves the application of one library with uvicorn.
+"""A process that serves one web application: with uvicorn, or one of WSGI with waitress.
 
-``python -m bench.web_worker LIBRARY LOOP URL SETTINGS``. It reads requests from stdin as
-:mod:`bench.worker` does. Only the HTTP requests that log in are its own.
+``python -m bench.web_worker APPLICATION LOOP URL SETTINGS``, where the loop ``threads`` stands for
+WSGI. It reads requests from stdin as :mod:`bench.worker` does. Only the HTTP requests that log in
+are its own.
 """
 
 import asyncio
 import gc
 import importlib
 import json
+import logging
 import sys
+import threading
 import time
 from http.client import HTTPConnection
 from socket import AF_INET, IPPROTO_TCP, SOCK_STREAM, socket
 from typing import Any, Final, Literal
 
 import uvicorn
+from waitress.server import create_server  # type: ignore[import-untyped] # it has no types
 
 from bench.drive import user_ids
 from bench.peer import expect
+from bench.peers import CONNECTIONS
 from bench.web import Web
 from bench.worker import loop_factory, serve
 
 HOST: Final = "127.0.0.1"
+THREADS: Final = 8
+"""The number of threads in which applications of WSGI run."""
 
 
 class WebWorker:
@@ -62,6 +69,8 @@ class WebWorker:
 
     async def log_in(self, count: int) -> list[str]:
         """Log `count` users in, and return their Cookie headers."""
+        if not self._guarded:  # nobody can log in, but requests have a cookie all the same
+            return [f"session={user_id}" for user_id in user_ids(count)]
         return await asyncio.to_thread(self._log_in, count)
 
     def _log_in(self, count: int) -> list[str]:
@@ -81,7 +90,7 @@ class WebWorker:
         connection = HTTPConnection(HOST, self._port)
         connection.request("GET", "/me", headers={"Cookie": cookie})
         response = connection.getresponse()
-        answer: dict[str, str] = json.load(response)
+        answer: dict[str, str] = json.load(response) if response.status == 200 else {}
         connection.close()
         return response.status, answer.get("user_id", "").replace("-", "")
 
@@ -93,16 +102,8 @@ def tune() -> None:
     gc.set_threshold(20_000, 20, 50)
 
 
-async def main(
-    library: str,
-    url: str,
-    http: Literal["h11", "httptools"],
-    settings: dict[str, Any],
-    *,
-    tuned: bool,
-) -> None:
-    """Serve one application until stdin is closed."""
-    web: Web = importlib.import_module(f"bench.web.{library}").make_web(url, **settings)
+async def serve_asgi(web: Web, *, http: Literal["h11", "httptools"], tuned: bool) -> None:
+    """Serve an application with uvicorn until stdin is closed."""
     config = uvicorn.Config(
         web.app, http=http, lifespan="off", access_log=False, log_level="warning"
     )
@@ -119,9 +120,26 @@ async def main(
     await serving
 
 
-if __name__ == "__main__":
-    library, loop, url, given = sys.argv[1:]
-    settings = json.loads(given)
-    http, tuned = settings.pop("http"), settings.pop("tuned")
+async def serve_wsgi(web: Web) -> None:
+    """Serve an application with waitress until stdin is closed."""
+    # It would warn of each request that waits for a thread.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+    server: Any = create_server(
+        web.app, host=HOST, port=0, threads=THREADS, connection_limit=CONNECTIONS
+    )
+    threading.Thread(target=server.run, daemon=True).start()
+    await serve(WebWorker(web, server.effective_port))
+
+
+def main(application: str, loop: str, url: str, settings: dict[str, Any]) -> None:
+    """Make one application and serve it."""
+    server = {name: settings.pop(name) for name in ("http", "tuned") if name in settings}
+    # Outside of the event loop, in which Django would refuse to create its tables.
+    web: Web = importlib.import_module(f"bench.web.{application}").make_web(url, **settings)
     with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
-        runner.run(main(library, url, http, settings, tuned=tuned))
+        runner.run(serve_wsgi(web) if loop == "threads" else serve_asgi(web, **server))
+
+
+if __name__ == "__main__":
+    application, loop, url, settings = sys.argv[1:]
+    main(application, loop, url, json.loads(settings))

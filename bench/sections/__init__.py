@@ -7,6 +7,7 @@ from bench.section import Section
 from bench.sections import (
     cluster,
     device_list,
+    frameworks,
     http,
     lag,
     memory,
@@ -29,6 +30,7 @@ SECTIONS: Final[Sequence[Section]] = (
     cluster.SECTION,
     sync.SECTION,
     http.SECTION,
+    frameworks.SECTION,
     writes.SECTION,
     revoke_all.SECTION,
     device_list.SECTION,

@@ -1,49 +1,40 @@
 """The cost of a request to a FastAPI application, from the socket to the response."""
 
-import json
 import os
 import signal
-import subprocess
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import cycle
-from pathlib import Path
 from socket import create_connection, socket
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from redis import Redis
 
+from bench.http_load import TIME, load_rows, measure_loads, write_cookies
 from bench.rows import Row, Want
 from bench.section import Goal, Plan, Section
-from bench.subject_lists import NEAR, OURS, OURS_WITH
-from bench.subjects import ROOT, Running, Subject, started
-from bench.warm import warm_up
-from tools.servers import Server, own_server, path_of
+from bench.subject_lists import AHEAD, NEAR, NO_AUTH, OURS, OURS_WITH
+from bench.subjects import Running, Subject, started
+from tools.servers import Server, own_server
 
 __all__ = ["SECTION"]
 
 NAME: Final = "http"
-NO_AUTH: Final = "no authentication"
 NOTHING: Final = "a dependency that does nothing"
 WAITS: Final = "a dependency that waits"
 GETS: Final = "a dependency with one GET of redis-py"
-AHEAD: Final = "lucia-auth, validated ahead"
 MINE: Final[Mapping[str, Mapping[str, Any]]] = {
     OURS: {},
     AHEAD: {"validate_ahead": True},
     **OURS_WITH,
 }
-SCRIPT: Final = ROOT / "bench" / "web" / "load.lua"
-COOKIES: Final = 100
 CALLERS: Final = (64, 256)
 WAITING: Final = 256
 BOUNDS: Final[Mapping[str, Mapping[int, float]]] = {OURS: {64: 12, 256: 20}, NEAR: {64: 8, 256: 12}}
 """The goals in microseconds, by the number of connections."""
 
-RATE: Final = "requests"
-TIME: Final = "processor time of the server's process"
 OBJECTS: Final = "objects of a request that waits"
 
 UVICORN: Final = "uvicorn"
@@ -56,33 +47,10 @@ SERVERS: Final[Mapping[str, tuple[Literal["asyncio", "uvloop"], Mapping[str, Any
 }
 """The event loop and the worker's settings of each server."""
 
-PATIENCE: Final = 60
-"""The timeout of a request, in seconds. wrk's default of 2 is too short on a busy machine."""
-
 SETTLED: Final = 0.3
 """Seconds after which every request waits for Redis."""
 
 PIECE: Final = 65_536
-
-WINDOW: Final = 1
-"""The duration of a window in seconds; wrk needs whole ones."""
-
-
-class Load(NamedTuple):
-    """The requests per second, and the server's processor time per request in microseconds."""
-
-    rate: float
-    time: float
-
-
-def _least_disturbed(windows: Iterable[Load]) -> Load:
-    """Return the highest rate and the lowest processor time of some windows.
-
-    Whatever else the machine does can only slow a window down, and often does so by more than a
-    session costs.
-    """
-    rates, times = zip(*windows, strict=True)
-    return Load(max(rates), min(times))
 
 
 def measure(plan: Plan) -> Iterator[Row]:
@@ -95,39 +63,14 @@ def measure(plan: Plan) -> Iterator[Row]:
         started(redis.url, *(subject for _, subject in everybody)) as subjects,
     ):
         cookies = {
-            subject: _cookies(subject, plan, plan.folder / f"cookies-{number}")
+            subject: write_cookies(subject, plan, plan.folder / f"cookies-{number}")
             for number, subject in enumerate(subjects)
         }
         for callers in (each for each in plan.size.callers if each in CALLERS):
-            loads: dict[Running, list[Load]] = {subject: [] for subject in subjects}
-            # With --quick, warming up takes too long, and the figures mean nothing anyway.
-            if plan.size.windows > 1:
-                for subject in subjects:
-                    _warm_up(subject, cookies[subject], callers, plan)
-            for _ in range(plan.rounds):
-                windows: dict[Running, list[Load]] = {subject: [] for subject in subjects}
-                for _ in range(plan.size.tries):
-                    for subject in subjects:
-                        load = _load(subject, cookies[subject], callers, WINDOW)
-                        windows[subject].append(load)
-                for subject in subjects:
-                    loads[subject].append(_least_disturbed(windows[subject]))
+            loads = measure_loads(cookies, callers, plan)
             for (server, _), subject in zip(everybody, subjects, strict=True):
-                for what, unit, values in zip(
-                    (RATE, TIME), ("1/s", "µs"), zip(*loads[subject], strict=True), strict=True
-                ):
-                    setting: dict[str, str | int] = {
-                        "server": server,
-                        "what": what,
-                        "connections": callers,
-                    }
-                    yield Row(
-                        section=NAME,
-                        subject=subject.subject.name,
-                        setting=setting,
-                        unit=unit,
-                        values=tuple(values),
-                    )
+                setting: dict[str, str | int] = {"server": server, "connections": callers}
+                yield from load_rows(NAME, subject.subject.name, setting, loads[subject])
     with own_server("redis-server", plan.folder) as redis:
         yield from _count_objects(redis, plan)
 
@@ -154,9 +97,8 @@ def _count_objects(redis: Server, plan: Plan) -> Iterator[Row]:
         ),
     ) as subjects:
         for number, subject in enumerate(subjects):
-            cookies = (
-                _cookies(subject, plan, plan.folder / f"waiting-{number}").read_text().splitlines()
-            )
+            path = plan.folder / f"waiting-{number}"
+            cookies = write_cookies(subject, plan, path).read_text().splitlines()
             values = tuple(_objects(redis, subject, cookies, waiting) for _ in range(plan.rounds))
             setting: dict[str, str | int] = {
                 "server": STANDARD,
@@ -256,42 +198,6 @@ def _applications() -> dict[str, tuple[str, dict[str, Any]]]:
         "fastapi-users": ("fastapi_users", {}),
         "starsessions": ("starsessions", {}),
     }
-
-
-def _cookies(subject: Running, plan: Plan, path: Path) -> Path:
-    """Log some users in, and write their Cookie headers to a file."""
-    path.write_text("\n".join(subject.ask("log_in", min(plan.size.pool, COOKIES))))
-    return path
-
-
-def _warm_up(subject: Running, cookies: Path, callers: int, plan: Plan) -> None:
-    """Load the application until the rate stops rising."""
-    warm_up(
-        lambda: _load(subject, cookies, callers, WINDOW).rate,
-        plan.size.windows,
-    )
-
-
-def _load(subject: Running, cookies: Path, callers: int, seconds: int) -> Load:
-    """Load the application with wrk.
-
-    Raises:
-        AssertionError: a response was an error or did not arrive.
-    """
-    options = [
-        "--threads=1",
-        f"--connections={callers}",
-        f"--duration={seconds}s",
-        f"--timeout={PATIENCE}s",
-        f"--script={SCRIPT}",
-    ]
-    command = [path_of("wrk"), *options, subject.ask("address"), "--", str(cookies)]
-    before: float = subject.ask("time")
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    took: float = subject.ask("time") - before
-    load: dict[str, int] = json.loads(said.splitlines()[-1])
-    assert load["failed"] == 0, f"{subject.subject.name}: {said}"
-    return Load(load["requests"] / load["microseconds"] * 1e6, took / load["requests"] * 1e6)
 
 
 def _row(subject: str, callers: int) -> Want:
