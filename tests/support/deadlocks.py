@@ -1,7 +1,7 @@
 """Provoke conflicts of transactions on a real database server."""
 
 from collections.abc import Callable, Container, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from itertools import count
 from typing import Any, Final
@@ -77,7 +77,16 @@ class Rivals:
             met.append(threads.submit(_lock_and_leave, rival, then))
             until(self._is_waiting)
 
-        with ThreadPoolExecutor() as threads, self._hook(before, meet_a_rival, range(times)):
+        def wait_for_rivals(_: Connection) -> None:
+            # The next attempt could lock the row for which the rival still waits, and the next
+            # rival would then wait for this one: without end, as no server sees the whole circle.
+            wait(met)
+
+        with (
+            ThreadPoolExecutor() as threads,
+            self._hook(before, meet_a_rival, range(times)),
+            _listening(self._engine, "begin", wait_for_rivals),
+        ):
             yield met
         for rival in met:
             rival.result()
@@ -122,11 +131,17 @@ class Rivals:
             if statement.startswith(before) and next(numbers) in places:
                 act(connection)
 
-        event.listen(self._engine, "before_cursor_execute", act_before)
-        try:
+        with _listening(self._engine, "before_cursor_execute", act_before):
             yield
-        finally:
-            event.remove(self._engine, "before_cursor_execute", act_before)
+
+
+@contextmanager
+def _listening(engine: Engine, name: str, listener: Callable[..., None]) -> Generator[None]:
+    event.listen(engine, name, listener)
+    try:
+        yield
+    finally:
+        event.remove(engine, name, listener)
 
 
 def _lock_and_leave(rival: Connection, statement: str) -> None:
