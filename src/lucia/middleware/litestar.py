@@ -145,8 +145,8 @@ class LitestarAuth(InitPlugin, ReceiveRoutePlugin, Generic[UserT, UserIdT]):
     ``optional_user: User | None``             the user, or None
     ========================================== ================================================
 
-    From Litestar 2.23 on these types are marked: ``current_user: NamedDependency[User]``. They work
-    in WebSockets too, and read the store only if the handler has such an argument. The
+    Litestar wants these types marked: ``current_user: NamedDependency[User]``. They work in
+    WebSockets too, and read the store only if the handler has such an argument. The
     application's own dependencies of these names take precedence.
 
     The plugin also handles the library's errors that a handler does not catch, without telling
