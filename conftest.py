@@ -1,4 +1,4 @@
-"""What all tests share, and the Python blocks of README.md and docs/*.md as tests.
+"""Fixtures of all tests, and the Python blocks of README.md and docs/*.md as tests.
 
 The blocks of a document share a namespace, an event loop and an empty Redis. A block may use
 ``await`` at its top level.

@@ -42,7 +42,7 @@ ID_KEYS: Final = (b"current key".ljust(32), b"older key".ljust(32))
 
 
 class Hashed:
-    """What a suite has to know of hashed ids: a list has the hash and the handle of each."""
+    """The suites over hashed ids, whose lists have the hash and the handle of each."""
 
     def as_listed(self, row: SessionRow) -> SessionRow:
         """Return the row as its user's list has it."""

@@ -305,7 +305,7 @@ CALLS = ["validate", "validate_user", "renew"]
 async def test_code_of_both_kinds_shares_what_was_found(
     site: Site, anna: Any, name: str, is_async_first: bool, has_async_auth: bool
 ) -> None:
-    """What sync code has found async code knows, and the other way round: one read for both."""
+    """Sync and async code know what the other has found: one read serves both."""
 
     async def view(request: Any) -> HttpResponse:
         sync = sync_to_async(getattr(request.lucia, name))
@@ -340,7 +340,7 @@ KEY = ("username", "anna", PASSWORD)
 async def test_code_of_both_kinds_shares_a_login(
     site: Site, anna: Any, is_async_first: bool, has_async_auth: bool
 ) -> None:
-    """What sync code has done async code knows, and the other way round, through a whole visit."""
+    """Sync and async code know what the other has done, through a whole visit."""
     seen: list[object] = []
 
     async def view(request: Any) -> HttpResponse:
@@ -654,7 +654,7 @@ def test_a_login_page_that_needs_a_login(site: Site) -> None:
 
 
 def test_the_middleware_is_not_installed(site: Site) -> None:
-    """What needs the middleware says so."""
+    """Code that needs the middleware says so."""
     site.serve(login_required(who), middleware=[])
     with pytest.raises(ImproperlyConfigured, match="LuciaMiddleware is not installed"):
         site.client(raise_request_exception=True).get("/")

@@ -688,7 +688,7 @@ def test_the_response_cache_has_no_cookie(
 
 
 class OneRequest:
-    """What is freed with the scope that refers to it."""
+    """An object that is freed with the scope that refers to it."""
 
 
 async def test_a_finished_request_is_freed(web: LitestarAuth[User], auth: AsyncAuth[User]) -> None:

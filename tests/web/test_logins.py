@@ -735,7 +735,7 @@ async def test_sync_auth_in_a_loop() -> None:
 
 
 def test_wrong_auth() -> None:
-    """What is no auth, such as an integration, is refused."""
+    """An object that is no auth, such as an integration, is refused."""
     web: Any = FlaskAuth(Options().auth())
     with pytest.raises(TypeError, match="auth must be an Auth or an AsyncAuth, not FlaskAuth"):
         login(flask.Flask(__name__).test_client(), web, "anna")

@@ -56,12 +56,12 @@ FASTER: Final = {
     "id_keys=": "deadline=timedelta(seconds=0.5), id_keys=",
     "env=": "hash=ScryptHash(ln=4, r=1, p=1), env=",
 }
-"""What the tests replace in ``auth.py``: the cost of the hash, and how long Redis has to reply."""
+"""The replacements in ``auth.py``: the cost of the hash, and how long Redis has to reply."""
 
 
 @dataclass(frozen=True)
 class SocketRules:
-    """What happens to WebSockets.
+    """The behaviour of WebSockets.
 
     Args:
         renews: whether a handshake renews an idle session.

@@ -804,7 +804,7 @@ async def test_a_function_after_the_request_that_fails(
 async def test_behind_a_proxy(
     web: QuartAuth[User], app: Quart, auth: AsyncAuth[User], is_first: bool
 ) -> None:
-    """What the proxy told counts, in whatever order ``ProxyFixMiddleware`` is added."""
+    """The scheme and host that a proxy tells count, whenever ``ProxyFixMiddleware`` is added."""
 
     def fix() -> None:
         app.asgi_app = ProxyFixMiddleware(app.asgi_app)  # type: ignore[method-assign]

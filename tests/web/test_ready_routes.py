@@ -122,7 +122,7 @@ def test_names_of_the_routes(auth: AsyncAuth[User]) -> None:
 
 
 class Member(BaseModel):
-    """What ``/me`` shows."""
+    """The response of ``/me``."""
 
     name: str
 

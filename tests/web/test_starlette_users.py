@@ -153,7 +153,7 @@ def test_an_outage(
 
 
 async def test_another_error_of_the_backend(web: StarletteAuth[User]) -> None:
-    """What another backend raises is the server's error."""
+    """An error that another backend raises is the server's."""
     options = web.authentication_middleware().kwargs
     on_error: Any = options["on_error"]
     response: Response = on_error(None, ValueError())

@@ -28,7 +28,7 @@ OPTIONAL = ("HTTP_HOST", "HTTP_ORIGIN")
 
 @dataclass
 class Sent:
-    """What an application sent to the server."""
+    """The response that an application sent to the server."""
 
     starts: list[tuple[str, list[tuple[str, str]]]] = field(default_factory=list)
     body: bytes = b""

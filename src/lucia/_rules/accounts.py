@@ -61,7 +61,7 @@ _MAX_USER_AGENT: Final = 300
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What signing up, logging in and asking for a token take."""
+    """The body of a sign-up, a login, and a request for a token."""
 
     username: str
     password: str = field(repr=False)
@@ -69,7 +69,7 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class PasswordChange:
-    """What a change of the password takes."""
+    """The body of a change of the password."""
 
     current_password: str = field(repr=False)
     new_password: str = field(repr=False)
@@ -207,7 +207,7 @@ ROUTES: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """What a client sent to a ready route. Its ``repr`` does not have the fields.
+    """The request of a client to a ready route. Its ``repr`` does not have the fields.
 
     Args:
         fields: the members of the JSON body, or the fields of the form.
@@ -271,7 +271,7 @@ class Page(NamedTuple):
 
 
 _NOT_STORED: Final[Mapping[str, str]] = MappingProxyType({"Cache-Control": "no-store"})
-"""What is in the responses is the user's own, and may be a token (RFC 6749, section 5.1)."""
+"""The headers of each response: it is the user's own, or a token (RFC 6749, section 5.1)."""
 
 
 class Reply(NamedTuple):

@@ -1,4 +1,4 @@
-"""What the library adds to a response: cookies, and the headers that go with them."""
+"""The base of each framework's request: it collects the cookies and headers to add."""
 
 from collections.abc import Iterable
 

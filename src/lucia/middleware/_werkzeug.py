@@ -1,4 +1,4 @@
-"""What the integrations of Flask and Quart share: the requests of both are Werkzeug's."""
+"""Redirects to the login page for Flask and Quart, whose requests are both Werkzeug's."""
 
 from urllib.parse import quote, unquote, urlsplit
 

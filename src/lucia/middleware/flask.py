@@ -47,7 +47,7 @@ _KEY: Final = "lucia.flask"
 
 @dataclass(slots=True)
 class _Kept:
-    """What is kept in a request's environ for one extension: nothing until a view asks for it."""
+    """The state of one extension in a request's environ, empty until a view asks who it is."""
 
     exchange: WSGIExchange | None = None
     request: AuthRequest[Any, Any] | None = None

@@ -89,13 +89,13 @@ _UNPROTECTED_METHODS: Final[Sequence[Method]] = ("OPTIONS", "HEAD")  # as in Lit
 
 
 class ConflictException(ClientException):
-    """What was asked for contradicts what is stored, such as a name that is taken."""
+    """A request that contradicts what is stored, such as for a name that is taken."""
 
     status_code = 409
 
 
 class UnprocessableContentException(ClientException):
-    """What was sent can't be used."""
+    """A request whose body is not valid."""
 
     status_code = 422
     detail = "What was sent can't be used."  # Python has no description of 422
@@ -113,7 +113,7 @@ _EXCEPTIONS: Final[Mapping[int, type[HTTPException]]] = {
 
 
 class _Exchanges(NamedTuple):
-    """What is kept in a connection's scope for one plugin."""
+    """The state of one plugin in a connection's scope."""
 
     exchange: ASGIExchange
     request: AsyncAuthRequest[Any, Any]
@@ -460,7 +460,7 @@ async def login_required(
 
 
 class _Middleware(AbstractAuthenticationMiddleware):
-    """What the plugin puts around each route, outside of all other middleware."""
+    """The middleware around each route, outside of all other middleware."""
 
     def __init__(self, app: ASGIApp, web: LitestarAuth[Any, Any]) -> None:
         super().__init__(

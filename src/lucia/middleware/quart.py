@@ -61,7 +61,7 @@ _KEY: Final = "lucia.quart"
 
 
 class _Exchanges(NamedTuple):
-    """What is kept in a request's scope for one extension."""
+    """The state of one extension in a request's scope."""
 
     exchange: ASGIExchange
     request: AsyncAuthRequest[Any, Any]

@@ -281,7 +281,7 @@ class LuciaUser(BaseUser):
 
 
 class _Backend(AuthenticationBackend, Generic[UserT, UserIdT]):
-    """What ``AuthenticationMiddleware`` asks."""
+    """The backend of ``AuthenticationMiddleware``, which validates the session."""
 
     def __init__(
         self,

@@ -40,7 +40,7 @@ _AUTHENTICATION: Final = "django.contrib.auth.middleware.AuthenticationMiddlewar
 
 @dataclass(frozen=True)
 class Configuration:
-    """What the setting ``LUCIA`` says: a dict whose keys are these names in upper case.
+    """The setting ``LUCIA``, a dict whose keys are these names in upper case.
 
     Args:
         auth: the application's ``Auth``, by its dotted path. It is required.

@@ -1,4 +1,4 @@
-"""What the applications without a framework share: the routes of ``accounts``, and responses."""
+"""The routes and responses that the applications without a framework share."""
 
 import json
 import re
@@ -48,7 +48,7 @@ AFTER_VALIDATION = {
     "/own-headers": Answer(200, [*OWN_HEADERS.items(), ("Set-Cookie", "theme=dark")]),
     "/stream": Answer(200, [("Content-Type", "text/plain")], numbers()),
 }
-"""What the routes respond that ask who it is, and do nothing with it."""
+"""The responses of routes that ask who it is, and do nothing with it."""
 
 
 def error_answer(error: Exception, method: str, path: str, accept: str) -> Answer:
