@@ -807,3 +807,22 @@ def test_unknown_pool_is_not_copied() -> None:
     client.connection_pool = object()
     assert topology_of(client) is None
     assert topology_of(object()) is None
+
+
+@pytest.mark.parametrize("method", ["_connect", "read_response"])
+@pytest.mark.parametrize("module", [redis, redis.asyncio])
+def test_connection_class_with_one_method_of_its_own(module: Any, method: str) -> None:
+    """A connection class that only records replies, or only connects otherwise, is used."""
+    kind = type("Own", (module.Connection,), {method: lambda self, *args, **kwargs: None})
+    pool = module.ConnectionPool(connection_class=kind)
+    topology = topology_of(module.Redis(connection_pool=pool))
+    assert isinstance(topology, OneServer)
+    assert topology.factory.make is kind
+
+
+@pytest.mark.parametrize("module", [redis, redis.asyncio])
+def test_connection_class_without_a_socket(module: Any) -> None:
+    """A connection class that answers by itself is left to its client."""
+    own = dict.fromkeys(["_connect", "read_response"], lambda self, *args, **kwargs: None)
+    pool = module.ConnectionPool(connection_class=type("Own", (module.Connection,), own))
+    assert topology_of(module.Redis(connection_pool=pool)) is None

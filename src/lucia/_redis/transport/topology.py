@@ -140,8 +140,11 @@ def topology_of(client: Any) -> Topology | None:
         topology = _of_cluster(client) if is_cluster(client) else _of_pool(client.connection_pool)
     except (AttributeError, LookupError):
         return None
-    # fakeredis's connections answer by themselves, without the socket that we would read from.
-    return topology if _is_stock(topology.factory.make, "read_response") else None
+    # Connections that neither open a socket nor read from one answer by themselves, as fakeredis's
+    # do. A subclass that only records replies, or only connects by a proxy, has a socket to use.
+    make = topology.factory.make
+    has_socket = _is_stock(make, "_connect") or _is_stock(make, "read_response")
+    return topology if has_socket else None
 
 
 def _is_stock(kind: Any, method: str) -> bool:
