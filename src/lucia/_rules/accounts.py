@@ -301,8 +301,7 @@ def read_body(content_type: str, body: bytes) -> tuple[Mapping[str, Any], bool]:
     Raises:
         InvalidInput: it is neither a JSON object nor a form, is malformed, or is too long.
     """
-    if len(body) > MAX_BODY_BYTES:
-        raise InvalidInput(f"the body is longer than {MAX_BODY_BYTES} bytes")
+    check_body_length(len(body))
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "application/x-www-form-urlencoded":
         return _read_form(body), True
@@ -311,6 +310,12 @@ def read_body(content_type: str, body: bytes) -> tuple[Mapping[str, Any], bool]:
     if kind != "application/json":
         raise InvalidInput("the body must be JSON (application/json) or a form")
     return _read_json(body), False
+
+
+def check_body_length(length: int) -> None:
+    """Raise `InvalidInput` if a body is too long, by its bytes."""
+    if length > MAX_BODY_BYTES:
+        raise InvalidInput(f"the body is longer than {MAX_BODY_BYTES} bytes")
 
 
 def _read_json(body: bytes) -> Mapping[str, Any]:

@@ -15,11 +15,11 @@ except ImportError as error:
     ) from error
 
 from lucia._rules.accounts import (
-    MAX_BODY_BYTES,
     AccountRoute,
     ErrorDetail,
     Reply,
     Submission,
+    check_body_length,
     read_body,
     to_json,
 )
@@ -31,7 +31,7 @@ from lucia._sync.accounts import AccountRoutes, AccountSettings
 from lucia._sync.auth import Auth
 from lucia._sync.request import AuthRequest
 from lucia._typing import UserIdT, UserT, with_defaults
-from lucia.errors import InvalidInput, InvalidRequest, NotAuthenticated
+from lucia.errors import InvalidRequest, NotAuthenticated
 from lucia.middleware._werkzeug import login_redirect
 from lucia.middleware.wsgi import Environ, StartResponse, WSGIApp, WSGIExchange, check_auth
 from lucia.models import Session, SessionUser
@@ -306,8 +306,7 @@ def _template_context() -> dict[str, Any]:
 
 
 def _submission(handle: str) -> Submission:
-    if (request.content_length or 0) > MAX_BODY_BYTES:
-        raise InvalidInput(f"the body is longer than {MAX_BODY_BYTES} bytes")
+    check_body_length(request.content_length or 0)
     fields: Mapping[str, Any]
     is_form = request.mimetype in ("application/x-www-form-urlencoded", "multipart/form-data")
     if is_form:

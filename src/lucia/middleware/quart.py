@@ -32,11 +32,11 @@ from lucia._async.accounts import AsyncAccountRoutes, AsyncAccountSettings
 from lucia._async.auth import AsyncAuth
 from lucia._async.request import AsyncAuthRequest
 from lucia._rules.accounts import (
-    MAX_BODY_BYTES,
     AccountRoute,
     ErrorDetail,
     Reply,
     Submission,
+    check_body_length,
     read_body,
     to_json,
 )
@@ -45,7 +45,7 @@ from lucia._rules.redirects import prefers_page
 from lucia._rules.requests import Transport
 from lucia._rules.responses import ERRORS, response_for
 from lucia._typing import UserIdT, UserT, with_defaults
-from lucia.errors import InvalidInput, InvalidRequest, NotAuthenticated
+from lucia.errors import InvalidRequest, NotAuthenticated
 from lucia.middleware._werkzeug import login_redirect
 from lucia.middleware.asgi import ASGIExchange, ASGISender, Receive, Scope, Send, check_auth
 from lucia.models import Session, SessionUser
@@ -398,8 +398,7 @@ def _raise(error: Exception) -> NoReturn:
 
 
 async def _submission(handle: str) -> Submission:
-    if (request.content_length or 0) > MAX_BODY_BYTES:
-        raise InvalidInput(f"the body is longer than {MAX_BODY_BYTES} bytes")
+    check_body_length(request.content_length or 0)
     fields: Mapping[str, Any]
     is_form = request.mimetype in ("application/x-www-form-urlencoded", "multipart/form-data")
     if is_form:
