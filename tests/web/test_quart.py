@@ -172,15 +172,14 @@ async def connect(
 ) -> SentResponse:
     """Return what an application sends to a client of a WebSocket that sends nothing."""
     sent: list[Message] = []
-    first: list[Message] = [{"type": "websocket.connect"}]
-
-    async def receive() -> Message:
-        if not first:
-            await asyncio.Event().wait()
-        return first.pop()
+    to_receive: asyncio.Queue[Message] = asyncio.Queue()
+    to_receive.put_nowait({"type": "websocket.connect"})
 
     async def send(message: Message) -> None:
         sent.append(message)
+        kind = message["type"]
+        if kind == "websocket.close" or (kind.endswith("body") and not message.get("more_body")):
+            to_receive.put_nowait({"type": "websocket.disconnect", "code": 1000})
 
     scope = scope_of(
         "websocket",
@@ -190,7 +189,7 @@ async def connect(
         extensions={"websocket.http.response": {}} if can_deny else None,
         asgi={"version": "3.0", "spec_version": "2.3"},
     )
-    await app(scope, receive, send)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await app(scope, to_receive.get, send)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     return SentResponse(sent)
 
 
@@ -548,7 +547,8 @@ async def test_outside_of_a_request(web: QuartAuth[User], app: Quart) -> None:
     """Where there is no request, the error is Quart's own."""
     web.init_app(app)
     async with app.app_context():
-        with pytest.raises(RuntimeError, match="Not within a request context"):
+        # Older Quarts say "Not within a request context".
+        with pytest.raises(RuntimeError, match="request (in this )?context"):
             await current_user
 
 
@@ -585,7 +585,8 @@ async def test_a_background_task_neither_renews_nor_signs_in(
 
     @app.post("/")
     async def index() -> str:
-        app.add_background_task(later)
+        # Older Quarts let the task see the request by itself.
+        app.add_background_task(copy_current_request_context(later))
         return ""
 
     assert cookie_of(await send(app, cookie=idle, method="POST")) is None
@@ -734,10 +735,12 @@ async def test_the_page_of_an_error_that_is_shown(every_response: Quart, idle: s
 @pytest.mark.parametrize("cookie", ["", "x", "a" * 40, "ä" * 5_000, f"a; {NAME}=b"])
 async def test_a_visitor_gets_no_cookie(every_response: Quart, cookie: str) -> None:
     """Whatever a Cookie header has, a visitor's response is left alone."""
+    without_extension = Quart(__name__)
+    without_extension.secret_key = every_response.secret_key
+    without_extension.add_url_rule("/redirect", view_func=every_response.view_functions["to_root"])
     response = await send(every_response, "/redirect", cookie)
     assert response.status_code == 303
-    names = {name.lower() for name, _ in response.headers}
-    assert not {"set-cookie", "cache-control", "vary"} & names
+    assert response.headers == (await send(without_extension, "/redirect", cookie)).headers
 
 
 async def test_a_stream_that_asks_first_sets_no_cookie(

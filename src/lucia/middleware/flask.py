@@ -7,6 +7,7 @@ from typing import Any, Final, Generic, ParamSpec, TypeVar, Unpack, cast
 
 try:
     from flask import Blueprint, Flask, Response, current_app, redirect, request, url_for
+    from flask.globals import app_ctx
     from werkzeug.exceptions import default_exceptions
     from werkzeug.local import LocalProxy
 except ImportError as error:
@@ -32,7 +33,7 @@ from lucia._sync.auth import Auth
 from lucia._sync.request import AuthRequest
 from lucia._typing import UserIdT, UserT, with_defaults
 from lucia.errors import InvalidRequest, NotAuthenticated
-from lucia.middleware._werkzeug import login_redirect
+from lucia.middleware._werkzeug import handle_http_error, login_redirect
 from lucia.middleware.wsgi import Environ, StartResponse, WSGIApp, WSGIExchange, check_auth
 from lucia.models import Session, SessionUser
 
@@ -230,7 +231,7 @@ class FlaskAuth(Generic[UserT, UserIdT]):
                 return cast("Response", redirect(location, 303))
         answer = response_for(error, self.transport)
         http_error = default_exceptions[answer.status](answer.detail)
-        handled = current_app.handle_http_exception(http_error)
+        handled = handle_http_error(current_app, app_ctx, http_error)
         if handled is http_error and not wants_page:
             response = _json(ErrorDetail(answer.detail), answer.status)
         else:

@@ -19,6 +19,7 @@ try:
         url_for,
         websocket,
     )
+    from quart.globals import app_ctx
     from quart.typing import ResponseTypes
     from quart.wrappers import BaseRequestWebsocket
     from werkzeug.exceptions import default_exceptions
@@ -46,7 +47,7 @@ from lucia._rules.requests import Transport
 from lucia._rules.responses import ERRORS, response_for
 from lucia._typing import UserIdT, UserT, with_defaults
 from lucia.errors import InvalidRequest, NotAuthenticated
-from lucia.middleware._werkzeug import login_redirect
+from lucia.middleware._werkzeug import handle_http_error, login_redirect
 from lucia.middleware.asgi import ASGIExchange, ASGISender, Receive, Scope, Send, check_auth
 from lucia.models import Session, SessionUser
 
@@ -250,7 +251,7 @@ class QuartAuth(Generic[UserT, UserIdT]):
             if location is not None:
                 return redirect(location, 303)
         http_error = default_exceptions[answer.status](answer.detail)
-        handled: Any = await current_app.handle_http_exception(http_error)
+        handled = await handle_http_error(current_app, app_ctx, http_error)
         if handled is None:
             return None  # a WebSocket, which the application's own handler has closed
         if handled is http_error and not wants_page:

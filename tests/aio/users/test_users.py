@@ -308,6 +308,7 @@ async def test_a_login_with_a_key_does_not_outlive_its_user(
 async def test_without_users_it_is_a_session_library(store: AsyncWatchedStore, time: Time) -> None:
     """Without ``users=``, everything about sessions works, with any text as a user id."""
     auth = make_auth(store, time, users=None)
+    assert not auth.has_users
     session = await auth.create_session("theirs", metadata={"a": 1})
     assert await auth.validate_session(session.session_id) == await auth.get_session(
         session.session_id

@@ -309,6 +309,7 @@ def test_a_login_with_a_key_does_not_outlive_its_user(
 def test_without_users_it_is_a_session_library(store: WatchedStore, time: Time) -> None:
     """Without ``users=``, everything about sessions works, with any text as a user id."""
     auth = make_auth(store, time, users=None)
+    assert not auth.has_users
     session = auth.create_session("theirs", metadata={"a": 1})
     assert auth.validate_session(session.session_id) == auth.get_session(
         session.session_id
