@@ -28,6 +28,7 @@ from lucia._async.suites.login import alogin
 from lucia._async.suites.renewals import AsyncRenewingSessionAdapterSuite
 from lucia._async.suites.sessions import AsyncSessionAdapterSuite
 from lucia._async.suites.users import AsyncSessionUserAdapterSuite, AsyncUserAdapterSuite
+from lucia._compat.loops import loop_is_running
 from lucia._sync.auth import Auth
 from lucia._sync.suites import login as sync_login
 from lucia._sync.suites.renewals import RenewingSessionAdapterSuite
@@ -95,7 +96,7 @@ def login(
     portal: Any = getattr(client, "blocking_portal", None) or getattr(client, "portal", None)
     if hasattr(portal, "call"):
         return cast("Session[UserIdT]", portal.call(call))
-    if _loop_is_running():
+    if loop_is_running():
         raise RuntimeError("an event loop is running: write 'await alogin(client, auth, user)'")
     return asyncio.run(call())
 
@@ -103,11 +104,3 @@ def login(
 def _check_auth(auth: object) -> None:
     if not isinstance(auth, Auth | AsyncAuth):
         raise TypeError(f"auth must be an Auth or an AsyncAuth, not {type(auth).__name__}")
-
-
-def _loop_is_running() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

@@ -15,6 +15,7 @@ from django.core.handlers.asgi import ASGIRequest
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import redirect
 from django.test import AsyncRequestFactory, RequestFactory, override_settings
+from django.urls import path
 from django.utils.cache import patch_vary_headers
 from django.utils.decorators import sync_and_async_middleware
 
@@ -625,6 +626,45 @@ def test_an_error_in_another_middleware(site: Site, is_asgi: bool) -> None:
     assert (list(response.json()), cookies(response)) == (["detail"], [])
 
 
+def test_a_page_for_an_error_in_another_middleware(site: Site) -> None:
+    """The page that a browser gets for it has the cookie of the session that was renewed."""
+    site.serve(who, middleware=[*MIDDLEWARE, f"{__name__}.asking", f"{__name__}.refusing"])
+    page = site.client(site.idle_session(), HTTP_ACCEPT=HTML).get("/")
+    assert (page.status_code, NAME in page.cookies) == (403, True)
+
+
+def refusing(get_response: Any) -> Any:
+    """Make a middleware that raises an error of the library's."""
+
+    def middleware(request: Any) -> Any:
+        raise RequestUnauthorized
+
+    return middleware
+
+
+def test_what_a_cache_may_keep(site: Site) -> None:
+    """Django's cache gives nobody the page of somebody else, and keeps what does not ask."""
+
+    def page(request: Any) -> HttpResponse:
+        session = request.lucia.validate()
+        return HttpResponse(str(session and session.user_id))
+
+    cache = "django.middleware.cache"
+    site.serve(
+        page,
+        path("open", lambda request: HttpResponse("open")),
+        middleware=[
+            f"{cache}.UpdateCacheMiddleware",
+            *MIDDLEWARE,
+            f"{cache}.FetchFromCacheMiddleware",
+        ],
+    )
+    clients = [site.client(site.log_in(1)), site.client(site.log_in(2)), site.client()]
+    assert [client.get("/").content for client in clients] == [b"1", b"2", b"None"]
+    assert clients[0].get("/").headers["Vary"] == "Cookie"
+    assert not clients[0].get("/open").has_header("Vary")
+
+
 def test_errors_before_the_middleware(site: Site) -> None:
     """An error in a middleware above is Django's matter."""
     site.serve(who, middleware=[f"{__name__}.failing", *MIDDLEWARE])
@@ -656,7 +696,7 @@ def test_a_login_page_that_needs_a_login(site: Site) -> None:
 def test_the_middleware_is_not_installed(site: Site) -> None:
     """Code that needs the middleware says so."""
     site.serve(login_required(who), middleware=[])
-    with pytest.raises(ImproperlyConfigured, match="LuciaMiddleware is not installed"):
+    with pytest.raises(ImproperlyConfigured, match="LuciaMiddleware has not seen this request"):
         site.client(raise_request_exception=True).get("/")
 
 

@@ -16,6 +16,7 @@ from django.test import override_settings
 from django.urls import include, path, reverse
 
 from lucia import AsyncAuth, Auth, PrimaryKey, ScryptHash, StoreUnavailable
+from lucia._rules.accounts import MAX_BODY_BYTES
 from lucia.adapters.django import AsyncDjangoUserAdapter, DjangoUserAdapter
 from lucia.adapters.memory import AsyncMemoryAdapter, MemoryAdapter
 from lucia.middleware.accounts import Page, Submission
@@ -36,7 +37,7 @@ def private(request: Any) -> HttpResponse:
     return HttpResponse(request.user.username)
 
 
-def serve(site: Site, *, is_asgi: bool = False, **options: Any) -> None:
+def serve(site: Site, *pages: Any, is_asgi: bool = False, **options: Any) -> None:
     """Serve a page that needs a login at ``/``, and the ready routes below ``/auth``."""
     if not is_asgi:
         options["ASYNC_AUTH"] = None
@@ -46,7 +47,7 @@ def serve(site: Site, *, is_asgi: bool = False, **options: Any) -> None:
     with override_settings(LUCIA=members):
         urls = reload(import_module("lucia.middleware.django.urls"))
     routes = include((urls.urlpatterns, urls.app_name))
-    site.serve(private, path("auth/", routes), **options)
+    site.serve(private, path("auth/", routes), *pages, **options)
 
 
 class Browser:
@@ -282,15 +283,121 @@ def test_login_required_everywhere(site: Site) -> None:
 @pytest.mark.parametrize("is_asgi", [False, True])
 def test_passwords_that_the_settings_refuse(site: Site, is_asgi: bool) -> None:
     """AUTH_PASSWORD_VALIDATORS are asked about new passwords, and the page says what is wrong."""
-    validators = [{"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"}]
+    rules = "django.contrib.auth.password_validation"
+    validators = [
+        {"NAME": f"{rules}.{name}"}
+        for name in ("CommonPasswordValidator", "UserAttributeSimilarityValidator")
+    ]
     serve(site, is_asgi=is_asgi, settings={"AUTH_PASSWORD_VALIDATORS": validators})
     client = Browser(site, is_asgi=is_asgi, accept=HTML)
     refused = client.submit("/auth/signup", username="anna", password="password123")
     assert (refused.status_code, b"This password is too common." in refused.content) == (422, True)
-    assert client.submit("/auth/signup", **ANNA).status_code == 303
-    change = {"current_password": PASSWORD, "new_password": "password123"}
-    assert client.submit("/auth/password", **change).status_code == 422
-    assert client.submit("/auth/login", **ANNA).status_code == 303
+    similar = client.submit("/auth/signup", username="annalena", password="annalena77")
+    assert (similar.status_code, b"too similar to the username" in similar.content) == (422, True)
+    assert client.submit("/auth/signup", **{**ANNA, "username": "annalena"}).status_code == 303
+    for password in ("password123", "annalena77"):
+        change = {"current_password": PASSWORD, "new_password": password}
+        assert client.submit("/auth/password", **change).status_code == 422
+    assert client.submit("/auth/login", username="annalena", password=PASSWORD).status_code == 303
+
+
+def test_own_steps_have_their_own_rules(site: Site) -> None:
+    """The settings for passwords are for the steps of the library."""
+
+    def sign_up(request: Any, submission: Submission) -> dict[str, str]:
+        return {"invited": submission.text("email")}
+
+    serve(site, ROUTES={"sign_up": sign_up})
+    response = Browser(site, is_asgi=False).json("/auth/signup", {"email": "a@b.c"})
+    assert (response.status_code, response.json()) == (201, {"invited": "a@b.c"})
+
+
+def test_names_in_another_case(browser: Callable[..., Browser]) -> None:
+    """A name that Django has in another case is taken: people could not tell them apart."""
+    User.objects.create_user("Root")
+    body = {"username": "root", "password": PASSWORD}
+    assert browser().json("/auth/signup", body).status_code == 409
+
+
+def test_users_who_are_not_active(browser: Callable[..., Browser], site: Site) -> None:
+    """Whoever is not active can't log in, and gets the response for a wrong password."""
+    client = browser()
+    assert client.json("/auth/signup", ANNA).status_code == 201
+    User.objects.update(is_active=False)
+    other = browser()
+    refused = other.json("/auth/login", ANNA)
+    assert (refused.status_code, refused.json()["detail"]) == (401, "Wrong name or password.")
+    assert other.json("/auth/login", {**ANNA, "password": "wrong"}).json() == refused.json()
+    assert NAME not in {name for name, each in other.cookies.items() if each.value}
+    assert len(site.auth.get_all_user_sessions(User.objects.get().pk)) == 1
+
+
+def test_long_forms(browser: Callable[..., Browser]) -> None:
+    """A form of 64 KiB or more is refused, as JSON is, and so are odd codecs."""
+    client = browser()
+    long = client.post("/auth/login", {"username": "a" * MAX_BODY_BYTES, "password": "b"})
+    assert (long.status_code, "longer than" in long.json()["detail"]) == (422, True)
+    kind = "multipart/form-data; boundary=B; charset=punycode"
+    odd = client.post("/auth/login", b"--B--\r\n", content_type=kind)
+    assert (odd.status_code, odd.json()["detail"]) == (422, "the body must be in UTF-8")
+
+
+# Django's session
+
+
+def remember(request: Any) -> HttpResponse:
+    """Show what Django's session remembers, and let it remember something else."""
+    seen = request.session.get("seen", "nothing")
+    if "set" in request.GET:
+        request.session["seen"] = request.GET["set"]
+    return HttpResponse(seen)
+
+
+@pytest.fixture(params=["wsgi", "asgi", "asgi without an AsyncAuth"])
+def remembering(request: pytest.FixtureRequest, site: Site) -> Callable[..., Browser]:
+    """Return a function that returns a browser of a site that uses Django's session."""
+    kind: str = request.param
+    engine = "django.contrib.sessions.backends.cache"
+    seen = path("seen", remember)
+    serve(site, seen, is_asgi=kind == "asgi", settings={"SESSION_ENGINE": engine})
+    return lambda **options: Browser(site, is_asgi=kind != "wsgi", **options)
+
+
+def test_a_planted_session_of_django(remembering: Callable[..., Browser]) -> None:
+    """A login gives Django's session a new key: somebody else may know the old one."""
+    attacker, victim = remembering(), remembering()
+    attacker.get("/seen?set=cart")
+    planted = attacker.cookies["sessionid"].value
+    victim.cookies["sessionid"] = planted
+    assert victim.json("/auth/signup", ANNA).status_code == 201
+    assert victim.get("/seen?set=card").content == b"cart"
+    assert victim.cookies["sessionid"].value != planted
+    assert attacker.get("/seen").content == b"nothing"
+
+
+def test_another_persons_session_of_django(remembering: Callable[..., Browser]) -> None:
+    """Whoever logs in over somebody else, or after them, does not see their data."""
+    client = remembering()
+    client.json("/auth/signup", ANNA)
+    client.get("/seen?set=secret")
+    assert client.json("/auth/login", ANNA).status_code == 200
+    assert client.get("/seen").content == b"secret"
+    client.json("/auth/signup", {**ANNA, "username": "berta"})
+    assert client.get("/seen?set=other").content == b"nothing"
+    assert client.json("/auth/logout").status_code == 204
+    assert client.get("/seen").content == b"nothing"
+
+
+def test_revoking_this_device(remembering: Callable[..., Browser]) -> None:
+    """Revoking the own login logs out of Django, too."""
+    client = remembering()
+    client.json("/auth/signup", ANNA)
+    client.get("/seen?set=secret")
+    client._client.force_login(User.objects.create_user("root"))
+    (device,) = client.get("/auth/devices").json()
+    assert client.json(f"/auth/devices/{device['handle']}/revoke").status_code == 204
+    assert client.get("/").status_code == 401
+    assert client.get("/seen").content == b"nothing"
 
 
 @pytest.mark.parametrize("is_asgi", [False, True])

@@ -9,11 +9,12 @@ from django.core.handlers.wsgi import WSGIHandler
 from django.core.management import call_command
 from django.http import HttpResponse
 from django.test import override_settings
+from django.urls import path
 
 from lucia import Auth
 from lucia.adapters.memory import MemoryAdapter
 from lucia.middleware.django.conf import load_configuration
-from tests.support.django_site_web import MIDDLEWARE, Site, site
+from tests.support.django_site_web import LUCIA, MIDDLEWARE, Site, site
 
 __all__ = ["site"]
 
@@ -47,7 +48,6 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"x": "bearer"}, r"LUCIA\['x'\] is unknown: it may have AUTH, ASYNC_AUTH, "),
     ({"ROUTES": [1]}, r"LUCIA\['ROUTES'\] must be a dict, not list: give the settings"),
     ({"ROUTES": {"after_logn": "/"}}, r"LUCIA\['ROUTES'\]: .* did you mean 'after_login'\?"),
-    ({"ROUTES": {"after_login": "x"}}, r"LUCIA\['ROUTES'\]: after_login must be a path"),
     (
         {"ROUTES": {"me": lambda request, submission: {}}},
         r"LUCIA\['ASYNC_ROUTES'\]: me must be an async function here",
@@ -65,6 +65,18 @@ def test_a_wrong_setting(site: Site, lucia: dict[str, Any], message: str) -> Non
     with pytest.raises(ImproperlyConfigured, match=message) as error:
         WSGIHandler()
     assert str(error.value) == found.msg
+
+
+def test_where_to_go_after_a_login(site: Site) -> None:
+    """It is a path or the name of a URL; the check says that there is no such URL."""
+    home = path("home/", lambda request: HttpResponse(), name="home")
+    site.serve(None, home, ROUTES={"after_login": "home"})
+    assert checked() == []
+    assert dict(load_configuration().accounts._after)["log_in"] == "/home/"
+    for wrong in ("nowhere", "javascript:1.0"):
+        with override_settings(LUCIA={**LUCIA, "ROUTES": {"after_login": wrong}}):
+            (found,) = checked()
+            assert (found.id, "after_login must be a path" in found.msg) == ("lucia.E001", True)
 
 
 def test_a_missing_setting(site: Site) -> None:

@@ -428,7 +428,10 @@ def test_a_login_page_of_its_own(site: Site) -> None:
 
     views = {
         "enter": login_required(login_url="/a/login")(name),
-        "b": login_required(name, "enter"),
+        "b": login_required(name, login_url="enter"),
+        "e": login_required(name, "back", "enter"),
+        "f": login_required(name, None, "enter"),
+        "g": Sync.as_view(redirect_field_name="back"),
         "c": Mixed.as_view(),
         "d": Choosing.as_view(),
     }
@@ -440,8 +443,18 @@ def test_a_login_page_of_its_own(site: Site) -> None:
         "b": "/enter?next=/b",
         "c": "/enter?next=/c",
         "d": "/GET/login?next=/d",
+        "e": "/enter?back=/e",
+        "f": "/enter",
+        "g": "/accounts/login/?back=/g",
     }
     assert client.post("/b").headers["Location"] == "/enter"
+
+
+def test_a_view_that_refuses_visitors(site: Site, anna: Any) -> None:
+    """With raise_exception the mixin responds as Django's: 403, also to a browser."""
+    site.serve(Sync.as_view(raise_exception=True, permission_denied_message="no"))
+    assert site.client(HTTP_ACCEPT=HTML).get("/").status_code == 403
+    assert site.client(site.log_in(anna.pk)).get("/").status_code == 200
 
 
 def test_an_admin_without_a_session_of_the_library(site: Site, root: Any) -> None:

@@ -11,7 +11,12 @@ import pytest
 
 from lucia import AsyncAuth, AsyncAuthRequest, Auth, PrimaryKey, SessionCookie, SessionRow, User
 from lucia.adapters.memory import AsyncMemoryAdapter, MemoryAdapter
+from lucia.middleware import wsgi
 from lucia.middleware.asgi import LuciaMiddleware, Message, Receive, Scope, Send, auth_request
+from lucia.middleware.flask import FlaskAuth
+from lucia.middleware.litestar import LitestarAuth
+from lucia.middleware.quart import QuartAuth
+from lucia.middleware.starlette import StarletteAuth
 from tests.aio.support.watched_store import AsyncWatchedStore, make_auth
 from tests.support import clocks
 from tests.support.sessions import changed
@@ -46,12 +51,12 @@ async def ids(store: AsyncMemoryAdapter, user_id: str = "ann") -> list[str]:
 async def test_an_active_session_leaves_the_response_alone(
     auth: AsyncAuth[User], store: AsyncMemoryAdapter
 ) -> None:
-    """An active session adds no header and is not written."""
+    """An active session adds no header but Vary, and is not written."""
     session_id = await log_in(auth)
     before = await store.get_session(session_id)
     headers = [("content-type", "text/plain"), ("cache-control", "max-age=60")]
     answer = await get(LuciaMiddleware(respond(auth, validate, headers), auth=auth), session_id)
-    assert answer.headers == headers
+    assert answer.headers == [*headers, VARY]
     assert await store.get_session(session_id) == before
 
 
@@ -61,7 +66,7 @@ async def test_a_visitor_leaves_the_response_alone(
 ) -> None:
     """An unknown cookie is not cleared: a late request must not clear its successor's cookie."""
     answer = await get(LuciaMiddleware(respond(auth, validate), auth=auth), cookie)
-    assert answer.headers == []
+    assert answer.headers == [VARY]
 
 
 async def test_an_idle_session_is_renewed_by_the_response(
@@ -269,11 +274,11 @@ async def test_response_that_starts_while_the_former_session_is_revoked() -> Non
             await send({"type": "http.response.start", "status": 200, "headers": []})
 
         store.after["delete_session"] = start
-        with pytest.raises(RuntimeError, match="has started meanwhile"):
+        with pytest.raises(RuntimeError, match="has already started"):
             await auth_request(auth, scope).sign_in("ann")
         await send({"type": "http.response.body"})
 
-    assert (await post(LuciaMiddleware(app, auth=auth), session_id)).headers == []
+    assert (await post(LuciaMiddleware(app, auth=auth), session_id)).headers == [VARY]
 
 
 async def test_once_the_response_has_started_signing_out_still_ends_the_session(
@@ -451,7 +456,7 @@ async def test_two_auths_on_one_application(auth: AsyncAuth[User], time: Time) -
     staff_id = (await staff.create_session("boss")).session_id
     wrapped = LuciaMiddleware(LuciaMiddleware(app, auth=auth), auth=staff)
     headers = [("cookie", f"staff={staff_id}")]
-    assert (await get(wrapped, session_id, headers)).headers == []
+    assert (await get(wrapped, session_id, headers)).headers == [VARY]
     time.pass_hours(25)
     answer = await get(wrapped, session_id, headers)
     assert found == [("ann", "boss")] * 2
@@ -526,7 +531,7 @@ async def test_a_session_can_be_validated_ahead(auth: AsyncAuth[User], time: Tim
     answer = await get(
         LuciaMiddleware(respond(auth, note), auth=auth, validate_ahead=True), session_id
     )
-    assert (found, answer.headers) == (["ann"], [])
+    assert (found, answer.headers) == (["ann"], [VARY])
     time.pass_hours(25)
     for ahead in (False, True):
         answer = await get(
@@ -541,7 +546,7 @@ async def test_a_visitor_passes_ahead(auth: AsyncAuth[User], cookie: str | None)
     answer = await get(
         LuciaMiddleware(respond(auth, validate), auth=auth, validate_ahead=True), cookie
     )
-    assert (answer.status, answer.headers) == (200, [])
+    assert (answer.status, answer.headers) == (200, [VARY])
 
 
 async def test_validate_ahead_raises_store_error_in_the_route(
@@ -729,7 +734,7 @@ async def test_a_malformed_cookie_in_front_logs_nobody_out(
     one = [("cookie", f"{NAME}={first}; {NAME}={session_id}")]
     two = [("cookie", f"{NAME}={first}"), ("cookie", f"{NAME}={session_id}")]
     for headers in (one, two):
-        assert (await get(app, None, headers)).headers == []
+        assert (await get(app, None, headers)).headers == [VARY]
     assert found == ["ann", "ann"]
 
 
@@ -815,13 +820,13 @@ async def test_the_bearer_transport_knows_no_cookies(
             respond(auth, act), auth=auth, transport="bearer", forbid_cross_site=True
         )
 
-    assert (await post(wrap(sign_in), session_id, FOREIGN)).headers == []
+    assert (await post(wrap(sign_in), session_id, FOREIGN)).headers == [("vary", "Authorization")]
     assert await ids(store) == [session_id], "the session of the cookie must not be revoked"
     assert await ids(store, "bob") == minted
     answer = await post(
         wrap(sign_out), session_id, [*FOREIGN, ("authorization", f"Bearer {minted[0]}")]
     )
-    assert answer.headers == []
+    assert answer.headers == [("vary", "Authorization")]
     assert await ids(store, "bob") == []
 
 
@@ -847,7 +852,9 @@ async def test_the_bearer_transport_never_renews(
 
     for act in (note, note_user):
         app = LuciaMiddleware(respond(auth, act), auth=auth, transport="bearer")
-        assert (await get(app, None, [("authorization", f"Bearer {session_id}")])).headers == []
+        assert (await get(app, None, [("authorization", f"Bearer {session_id}")])).headers == [
+            ("vary", "Authorization")
+        ]
     assert found == [("idle", True)] * 2
     assert await ids(store, user.user_id) == [session_id]
 
@@ -867,7 +874,7 @@ async def test_a_request_can_renew_its_session(
     assert returned == [answer.cookie]
     app = LuciaMiddleware(respond(auth, renew), auth=auth, transport="bearer")
     answer = await post(app, None, [("authorization", f"Bearer {returned[0]}")])
-    assert answer.headers == []
+    assert answer.headers == [("vary", "Authorization")]
     assert len({first, *returned}) == 3
     assert await ids(store) == [returned[1]]
 
@@ -908,11 +915,19 @@ async def test_nothing_that_holds_the_headers_shows_them(
 
 
 @pytest.mark.parametrize("transport", ["Cookie", "", None])
-async def test_an_unknown_transport_is_refused(auth: AsyncAuth[User], transport: Any) -> None:
-    """An unknown transport is a ValueError."""
-    app = LuciaMiddleware(respond(auth, nothing), auth=auth, transport=transport)
-    with pytest.raises(ValueError, match="transport"):
-        await get(app)
+def test_an_unknown_transport_is_refused(auth: AsyncAuth[User], transport: Any) -> None:
+    """An unknown transport is a ValueError at once, also in the integrations of frameworks."""
+    sync_auth: Auth[User] = Auth(sessions=MemoryAdapter(), env="DEV")
+    for make in (
+        lambda: LuciaMiddleware(respond(auth, nothing), auth=auth, transport=transport),
+        lambda: StarletteAuth(auth, transport=transport),
+        lambda: LitestarAuth(auth, transport=transport),
+        lambda: QuartAuth(auth, transport=transport),
+        lambda: FlaskAuth(sync_auth, transport=transport),
+        lambda: wsgi.LuciaMiddleware(lambda *_: [], auth=sync_auth, transport=transport),
+    ):
+        with pytest.raises(ValueError, match="transport"):
+            make()
 
 
 @pytest.mark.parametrize(

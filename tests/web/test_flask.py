@@ -235,6 +235,7 @@ def test_an_application_without_the_extension(
         (bare, protected),
         (bare, lambda: current_user.user_id),
         (bare, lambda: current_session.user_id),
+        (bare, lambda: not current_user),
     ]
     for where, use in uses:
         with where.test_request_context(), pytest.raises(RuntimeError, match=r"web\.init_app\(app"):
@@ -355,6 +356,20 @@ def test_protected_views(auth: Auth[User], web: FlaskAuth[User], app: Flask, pat
     assert client.get(path).status_code == 401
     login(client, auth, "ann")
     assert client.get(path).text == "ann"
+
+
+def test_an_error_is_no_visitor(
+    web: FlaskAuth[User], app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A RuntimeError on the way to the user is raised, and does not look like a visitor."""
+
+    def broken() -> None:
+        raise RuntimeError("out of order")
+
+    web.init_app(app)
+    monkeypatch.setattr(web, "optional_user", broken)
+    with app.test_request_context(), pytest.raises(RuntimeError, match="out of order"):
+        bool(current_user)
 
 
 def test_a_preflight_needs_no_login(web: FlaskAuth[User], app: Flask) -> None:
@@ -539,7 +554,8 @@ def test_a_visitor_gets_no_cookie(every_response: Flask, cookie: str) -> None:
     """Whatever a Cookie header has, a visitor's response is left alone."""
     response = send(every_response, "/redirect", cookie)
     assert response.status_code == 303
-    assert not {"Set-Cookie", "Cache-Control", "Vary"} & {name for name, _ in response.headers}
+    assert not {"Set-Cookie", "Cache-Control"} & {name for name, _ in response.headers}
+    assert response.headers.getlist("Vary") == ["Cookie"]
 
 
 def test_a_stream_that_asks_first_sets_no_cookie(
@@ -970,6 +986,31 @@ def test_bodies_that_are_refused(pages: Flask, body: dict[str, Any], detail: str
     response = send(pages, "/auth/login", method="POST", **body)
     assert response.status_code == 422
     assert str(detail_of(response)).startswith(detail)
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/json", "application/x-www-form-urlencoded", "multipart/form-data"]
+)
+def test_a_body_without_a_length(pages: Flask, kind: str) -> None:
+    """A body in chunks is read up to the limit, and not further."""
+    read: list[int] = []
+
+    class Endless:
+        def read(self, size: int = -1) -> bytes:
+            assert 0 < size <= 2 * MAX_BODY_BYTES, "the whole body would be read"
+            read.append(size)
+            return b"a" * size
+
+    response = send(
+        pages,
+        "/auth/login",
+        method="POST",
+        content_type=f"{kind}; boundary=B",
+        environ_overrides={"wsgi.input": Endless(), "wsgi.input_terminated": True},
+    )
+    assert response.status_code == 422
+    assert str(detail_of(response)).startswith("the body is longer than")
+    assert sum(read) <= 2 * MAX_BODY_BYTES
 
 
 @pytest.mark.parametrize("read", [lambda: request.get_data(), lambda: request.form])

@@ -1031,7 +1031,7 @@ def test_a_plain_function_in_the_event_loop_is_refused(lazy: LitestarAuth[User])
 
     error = error_of([handler], [lazy])
     assert isinstance(error, RuntimeError)
-    assert "give it sync_to_thread=True" in str(error)
+    assert "in Litestar also sync_to_thread=True" in str(error)
 
 
 # The OpenAPI document

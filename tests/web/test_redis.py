@@ -96,7 +96,7 @@ async def test_malformed_id_sends_no_command(
         redis, get(LuciaMiddleware(respond(redis_auth, ask_often), auth=redis_auth), cookie)
     )
     assert commands == {}
-    assert answer.headers == []
+    assert answer.headers == [("vary", "Cookie")]
 
 
 async def test_a_foreign_request_costs_no_command(
@@ -164,7 +164,7 @@ async def test_an_active_session_costs_one_read(
         redis, get(LuciaMiddleware(respond(redis_auth, act), auth=redis_auth), session_id)
     )
     assert commands == {"mget": 1}
-    assert answer.headers == []
+    assert answer.headers == [("vary", "Cookie")]
 
 
 async def test_an_unknown_id_is_looked_up_once(redis: Redis, redis_auth: AsyncAuth[User]) -> None:
@@ -297,6 +297,7 @@ async def test_a_store_that_fails_is_not_a_logout(
                 "content-length",
                 "content-type",
                 "retry-after",
+                "vary",
             ]
         # The first one asks again within one request: an error is not cached.
         for path in ("/patient", "/"):

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.routing import Mount, Route, Router, WebSocketRoute
 from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -628,6 +628,70 @@ def test_a_visitor_of_a_page_is_sent_to_the_login_page(
         location and "/login"
     )
     assert client.get("/login", headers=headers).status_code == 401  # no redirect to itself
+
+
+@pytest.mark.parametrize(
+    ("sent", "location"),
+    [
+        ("/caf%C3%A9", "/login?next=/caf%25C3%25A9"),
+        ("/a%20b?c=%20", "/login?next=/a%2520b%3Fc%3D%2520"),
+        ("/100%25", "/login?next=/100%2525"),
+        ("/a%3Fb%23c", "/login?next=/a%253Fb%2523c"),
+    ],
+)
+@pytest.mark.parametrize("root_path", ["", "/api"])
+def test_the_path_that_a_visitor_wanted(
+    auth: AsyncAuth[User], sent: str, location: str, root_path: str
+) -> None:
+    """The way back is the path as it was sent, below the path of the application."""
+    web = StarletteAuth(auth, login_url="/login")
+
+    async def private(request: Request) -> None:
+        await web.session(request)
+
+    app = Starlette(routes=[Route("/{path:path}", private)])
+    web.install(app)
+    client = TestClient(
+        app, root_path=root_path, follow_redirects=False, headers={"Accept": "text/html"}
+    )
+    expected = root_path + location.replace("next=", f"next={root_path}")
+    assert client.get(root_path + sent).headers["location"] == expected
+
+
+def test_a_router_is_no_application(web: StarletteAuth[User]) -> None:
+    """Installing in a router is an error that says what is needed."""
+    router: Any = Router()
+    with pytest.raises(TypeError, match="install needs the application, not Router"):
+        web.install(router)
+
+
+def test_the_applications_handler_for_all_errors(
+    web: StarletteAuth[User], auth: AsyncAuth[User]
+) -> None:
+    """An own handler for ``LuciaError`` takes precedence, before and after install."""
+
+    async def own(request: Request, error: Exception) -> Response:
+        return PlainTextResponse(type(error).__name__, 418)
+
+    async def endpoint(request: Request) -> None:
+        await web.session(request)
+
+    for is_first in (True, False):
+        app = Starlette(routes=[Route("/", endpoint)])
+        if is_first:
+            app.add_exception_handler(LuciaError, own)
+        web.install(app)
+        if not is_first:
+            app.add_exception_handler(LuciaError, own)
+        assert TestClient(app).get("/").text == "NotAuthenticated"
+
+
+async def test_a_value_that_is_not_awaited(web: StarletteAuth[User]) -> None:
+    """What is true for everybody without ``await`` refuses to be asked."""
+    connection = Request({"type": "http", "headers": [], "method": "GET", "path": "/"})
+    for ask in (web.optional_session, web.optional_user):
+        with pytest.raises(TypeError, match=f"write 'await {ask.__name__}"):
+            bool(ask(connection))
 
 
 def test_a_login_url_that_is_none(auth: AsyncAuth[User]) -> None:

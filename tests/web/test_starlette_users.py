@@ -8,7 +8,7 @@ from starlette.authentication import requires
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
-from starlette.testclient import TestClient
+from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from lucia import AsyncAuth, PrimaryKey, StoreUnavailable, User
@@ -148,13 +148,36 @@ def test_an_outage(
         response = client.get("/who")
         assert (response.status_code, response.headers["retry-after"]) == (503, "1")
         assert set_cookies_of(response) == []
-        with pytest.raises(WebSocketDisconnect), client.websocket_connect("/chat"):
+        with pytest.raises(WebSocketDenialResponse) as refused, client.websocket_connect("/chat"):
             pass
+        assert refused.value.status_code == 503
 
 
-async def test_another_error_of_the_backend(web: StarletteAuth[User]) -> None:
-    """An error that another backend raises is the server's."""
-    options = web.authentication_middleware().kwargs
-    on_error: Any = options["on_error"]
-    response: Response = on_error(None, ValueError())
-    assert response.status_code == 500
+def test_scopes_without_users(time: Time) -> None:
+    """Scopes are those of a user, so that a user adapter is needed."""
+    auth: AsyncAuth[User] = AsyncAuth(sessions=AsyncMemoryAdapter(clock=time), env="DEV")
+    with pytest.raises(TypeError, match="scopes= needs users"):
+        StarletteAuth(auth).authentication_middleware(scopes=scopes)
+
+
+def test_the_way_back_of_requires(web: StarletteAuth[User], auth: AsyncAuth[User]) -> None:
+    """``@requires`` names the absolute URL of the page, to which the ready login leads back."""
+
+    @requires("authenticated", redirect="log_in_page")
+    async def own(request: Request) -> Response:
+        return JSONResponse([request.user.identity])
+
+    app = Starlette(
+        routes=[Route("/own", own), *web.routes(prefix="/auth")],
+        middleware=[web.authentication_middleware()],
+    )
+    web.install(app)
+    form = {"username": "anna", "password": "correct horse"}
+    headers = {"Origin": "http://testserver", "Accept": "text/html"}
+    with TestClient(app, headers=headers, follow_redirects=False) as client:
+        login_page = client.get("/own?a=b").headers["location"]
+        assert login_page.startswith("http://testserver/auth/login?next=http")
+        signed_up = client.post("/auth/signup", data=form)
+        assert signed_up.headers["location"] == "/"
+        client.cookies.clear()
+        assert client.post(login_page, data=form).headers["location"] == "/own?a=b"

@@ -159,12 +159,15 @@ def test_signing_in_and_out(auth: Auth[User]) -> None:
 
 
 @pytest.mark.parametrize("cookie", [None, "", "x", "a" * 40, "\xff" * 5_000])
-def test_nothing_is_added_where_nothing_changed(auth: Auth[User], cookie: str | None) -> None:
-    """The response to a visitor is sent as it is, whatever the Cookie header has."""
+def test_a_visitor_gets_no_cookie(auth: Auth[User], cookie: str | None) -> None:
+    """Whatever the Cookie header has, the response to a visitor has Vary, and else is as it was."""
     app = respond(auth, validate, ("Cache-Control", "max-age=60"))
     sent = run(LuciaMiddleware(app, auth=auth), environ_of(cookie=cookie))
     assert sent.starts == [
-        ("200 OK", [("Content-Type", "text/plain"), ("Cache-Control", "max-age=60")])
+        (
+            "200 OK",
+            [("Content-Type", "text/plain"), ("Cache-Control", "max-age=60"), ("vary", "Cookie")],
+        )
     ]
 
 

@@ -10,11 +10,12 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from datetime import datetime
+from email.message import Message
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, cast
 from urllib.parse import parse_qsl
 
-from lucia._rules.redirects import login_location, safe_path
+from lucia._rules.redirects import below_root, login_location, own_path
 from lucia._rules.requests import Transport
 from lucia._rules.responses import response_for
 from lucia.errors import InvalidInput, NotAuthenticated
@@ -53,7 +54,10 @@ StepName = Literal[
 PageName = Literal["sign_up", "log_in", "change_password", "devices"]
 
 MAX_BODY_BYTES: Final = 65_536
-"""The longest body that the routes read. The longest password has 1,024 characters or less."""
+"""The longest body that the routes read."""
+
+_MAX_TEXT: Final = 1_024
+"""The longest field, in characters. No name and no password is longer."""
 
 _MAX_FIELDS: Final = 100
 _MAX_USER_AGENT: Final = 300
@@ -117,8 +121,8 @@ class AccountRoute(NamedTuple):
         path: below the prefix; ``{handle}`` is a parameter.
         summary: for the OpenAPI document.
         status: the status of a JSON response.
-        takes: the fields of the body.
-        gives: the body of the response.
+        request_body: the fields of the body.
+        response_body: the body of the response.
         errors: the statuses of the errors that it responds with, besides 403 and 503.
         needs_login: whether a visitor gets 401.
         is_page: whether it only shows a form.
@@ -129,11 +133,16 @@ class AccountRoute(NamedTuple):
     path: str
     summary: str
     status: int = 200
-    takes: type[Credentials | PasswordChange] | None = None
-    gives: Any = None
+    request_body: type[Credentials | PasswordChange] | None = None
+    response_body: Any = None
     errors: tuple[int, ...] = ()
     needs_login: bool = False
     is_page: bool = False
+
+    @property
+    def endpoint(self) -> str:
+        """The name for the framework: that of the step, and ``log_in_page`` for a form."""
+        return f"{self.name}_page" if self.is_page else self.name
 
 
 ROUTES: Final = (
@@ -211,11 +220,14 @@ class Submission:
 
     Args:
         fields: the members of the JSON body, or the fields of the form.
+        name: the name to log in with as it is stored, for the function ``attributes``; else empty.
         is_form: whether the body is a form.
         wants_page: whether the client is a browser that loads a page, see
             :func:`~lucia._rules.redirects.prefers_page`.
         path: the path of the request, with the prefix.
-        next: where the person wanted to go before logging in.
+        root: the path below which the application is mounted; empty at the root of the site.
+        host: the host of the request, with the port.
+        query_next: the ``next`` in the query of the URL.
         handle: the handle in the path.
         user_agent: the User-Agent header.
         hidden: fields that each form on a page must have, such as the framework's CSRF token.
@@ -223,26 +235,41 @@ class Submission:
     """
 
     fields: Mapping[str, Any] = field(repr=False)
+    name: str = ""
     is_form: bool = False
     wants_page: bool = False
     path: str = "/"
-    next: str | None = None
+    root: str = ""
+    host: str = ""
+    query_next: str | None = None
     handle: str = ""
     user_agent: str = ""
     hidden: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     request: Any = field(default=None, repr=False)
 
+    @property
+    def next(self) -> str | None:
+        """The path that the person wanted before logging in: by a field of the form, or the URL.
+
+        None if there is none, or it is no path on this site.
+        """
+        in_form = self.fields.get("next") if self.is_form else None
+        given = in_form if isinstance(in_form, str) and in_form else self.query_next
+        return own_path(given, self.host)
+
     def text(self, name: str) -> str:
         """Return a field that has to be text.
 
         Raises:
-            InvalidInput: it is missing, or is not text.
+            InvalidInput: it is missing, is not text, or is too long.
         """
         value = self.fields.get(name)
         if value is None:
             raise InvalidInput(f"{name} is missing")
         if not isinstance(value, str):
             raise InvalidInput(f"{name} must be text")
+        if len(value) > _MAX_TEXT:
+            raise InvalidInput(f"{name} is longer than {_MAX_TEXT:,} characters")
         return value
 
 
@@ -257,6 +284,8 @@ class Page(NamedTuple):
         hidden: fields that each form must have.
         devices: the logins, for the page of devices.
         can_sign_up: whether there is a page to sign up.
+        next: the path to go to after logging in, for the link from one page to the other; None if
+            there is none.
         request: the framework's own request.
     """
 
@@ -267,6 +296,7 @@ class Page(NamedTuple):
     hidden: Mapping[str, str] = {}
     devices: Sequence[LoggedInDevice] = ()
     can_sign_up: bool = True
+    next: str | None = None
     request: Any = None
 
 
@@ -280,7 +310,8 @@ class Reply(NamedTuple):
     Args:
         status: the HTTP status.
         content: the JSON value, a dataclass or a list of them; None for no body.
-        page: the page to render.
+        page: the page to show.
+        html: the page, rendered.
         location: where a redirect leads to.
         headers: further headers.
     """
@@ -288,6 +319,7 @@ class Reply(NamedTuple):
     status: int
     content: Any = None
     page: Page | None = None
+    html: str | None = None
     location: str | None = None
     headers: Mapping[str, str] = _NOT_STORED
 
@@ -302,6 +334,7 @@ def read_body(content_type: str, body: bytes) -> tuple[Mapping[str, Any], bool]:
         InvalidInput: it is neither a JSON object nor a form, is malformed, or is too long.
     """
     check_body_length(len(body))
+    check_charset(content_type)
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "application/x-www-form-urlencoded":
         return _read_form(body), True
@@ -312,10 +345,30 @@ def read_body(content_type: str, body: bytes) -> tuple[Mapping[str, Any], bool]:
     return _read_json(body), False
 
 
+def check_charset(content_type: str) -> None:
+    """Refuse a body in another encoding than UTF-8.
+
+    Parsers of forms would use any codec that Python has, of which some are slow, and some make text
+    that can't be sent back.
+
+    Raises:
+        InvalidInput: the Content-Type names another one.
+    """
+    message = Message()
+    message["Content-Type"] = content_type
+    if message.get_content_charset("utf-8") not in ("utf-8", "utf8", "us-ascii"):
+        raise InvalidInput("the body must be in UTF-8")
+
+
 def check_body_length(length: int) -> None:
     """Raise `InvalidInput` if a body is too long, by its bytes."""
     if length > MAX_BODY_BYTES:
-        raise InvalidInput(f"the body is longer than {MAX_BODY_BYTES} bytes")
+        raise body_too_long()
+
+
+def body_too_long() -> InvalidInput:
+    """Return the error for a body that is too long."""
+    return InvalidInput(f"the body is longer than {MAX_BODY_BYTES} bytes")
 
 
 def _read_json(body: bytes) -> Mapping[str, Any]:
@@ -386,8 +439,12 @@ def _json_value(value: object) -> object:
 
 
 def prefix_of(route: AccountRoute, submission: Submission) -> str:
-    """Return the part of the request's path before the route's own."""
-    return submission.path.removesuffix(route.path.format(handle=submission.handle))
+    """Return the part of the request's path before the route's own.
+
+    Where a parameter is in it, it may begin with two slashes, which would name a host.
+    """
+    prefix = submission.path.removesuffix(route.path.format(handle=submission.handle))
+    return "/" + prefix.lstrip("/\\") if prefix else ""
 
 
 def reply_to(
@@ -409,10 +466,11 @@ def reply_to(
             return Reply(200, page=_page("devices", submission, prefix)._replace(devices=content))
         return Reply(route.status, content)
     if submission.is_form and submission.wants_page:
-        location = after.get(route.name, f"{prefix}/devices")
-        if route.name in ("sign_up", "log_in"):
-            location = safe_path(submission.next, location)
-        return Reply(303, location=location)
+        if route.name not in after:
+            return Reply(303, location=f"{prefix}/devices")
+        location = below_root(after[route.name], submission.root)
+        wanted = submission.next if route.name in ("sign_up", "log_in") else None
+        return Reply(303, location=wanted or location)
     if route.name == "revoke_device" and content is False:
         return Reply(404, _NO_SUCH_DEVICE)
     return Reply(route.status, None if route.status == 204 else content)
@@ -429,7 +487,9 @@ def reply_to_error(
         return None
     prefix = prefix_of(route, submission)
     if isinstance(error, NotAuthenticated):
-        return Reply(303, location=login_location(f"{prefix}/login", route.method, submission.path))
+        location = login_location(f"{prefix}/login", method=route.method, path=submission.path)
+        if location is not None:
+            return Reply(303, location=location)
     response = response_for(error, transport)
     if response.status == 500 or route.name not in ("sign_up", "log_in", "change_password"):
         return None
@@ -444,5 +504,6 @@ def _page(name: StepName, submission: Submission, prefix: str) -> Page:
         prefix=prefix,
         username=username if isinstance(username, str) else "",
         hidden=submission.hidden,
+        next=submission.next,
         request=submission.request,
     )

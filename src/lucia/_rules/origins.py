@@ -120,6 +120,15 @@ def is_plain_http(context: RequestLike) -> bool:
     return context.url.startswith(("http://", "ws://")) and "sec-fetch-site" not in context.headers
 
 
+def is_browsers(context: RequestLike) -> bool:
+    """Return whether a browser may have sent a request that changes something.
+
+    Browsers send ``Origin`` with each such request of another site, and most also
+    ``Sec-Fetch-Site``; without a cookie nobody is logged in whom it could harm.
+    """
+    return any(name in context.headers for name in ("origin", "sec-fetch-site", "cookie"))
+
+
 def _check_origin_header(
     context: RequestLike, allowed: Collection[Origin | None]
 ) -> OriginFailure | None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from html import escape
 from types import MappingProxyType
 from typing import Final
+from urllib.parse import quote
 
 from lucia._rules.accounts import LoggedInDevice, Page, PageName
 
@@ -60,13 +61,19 @@ def _credentials(page: Page, autocomplete: str) -> str:
     )
 
 
+def _link(page: Page, path: str, text: str) -> str:
+    """Return a link to another page from which the person goes on as from this one."""
+    query = "" if page.next is None else f"?next={quote(page.next, safe='/')}"
+    return f'<p><a href="{escape(page.prefix + path + query)}">{text}</a></p>'
+
+
 def _sign_up(page: Page) -> tuple[str, str]:
-    link = f'<p><a href="{escape(page.prefix)}/login">Log in</a></p>'
+    link = _link(page, "/login", "Log in")
     return "Sign up", _form(page, _credentials(page, "new-password"), "Sign up") + link
 
 
 def _log_in(page: Page) -> tuple[str, str]:
-    link = f'<p><a href="{escape(page.prefix)}/signup">Sign up</a></p>' if page.can_sign_up else ""
+    link = _link(page, "/signup", "Sign up") if page.can_sign_up else ""
     return "Log in", _form(page, _credentials(page, "current-password"), "Log in") + link
 
 

@@ -2,10 +2,13 @@
 
 import re
 from typing import Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 _PATH = re.compile(r"/(?![/\\])[\x21-\x7e]*", re.ASCII)
 """A path on the same site. Browsers read ``//`` and ``/\\`` as the beginning of a host."""
+
+_PATH_CHARACTERS: Final = "/:@!$&'()*+,;="
+"""What a path may have as it is, besides letters, digits and ``-._~`` (RFC 3986, section 3.3)."""
 
 _LONGEST: Final = 2_000
 """In characters. Longer paths are not kept: a redirect has to fit into the limits of servers."""
@@ -19,17 +22,42 @@ def prefers_page(accept: str | None) -> bool:
     return accept is not None and "text/html" in accept.lower()
 
 
-def safe_path(path: str | None, default: str) -> str:
-    """Return a path that a form named, if it leads to this site, else the default.
+def own_path(url: str | None, host: str = "") -> str | None:
+    """Return the path of a URL that a form named, if it leads to this site, else None.
 
     An open redirect would let a link to the own login page lead on to another site.
+
+    Args:
+        url: a path, or the absolute URL of a page of this site.
+        host: the host of the request, with the port.
     """
-    if path is None or len(path) > _LONGEST or not _PATH.fullmatch(path):
-        return default
-    return path
+    if url is None or len(url) > _LONGEST:
+        return None
+    for origin in (f"http://{host}/", f"https://{host}/"):
+        if host and url.startswith(origin):
+            url = url[len(origin) - 1 :]
+    return url if _PATH.fullmatch(url) else None
 
 
-def login_location(login_url: str, method: str, path: str) -> str | None:
+def below_root(url: str, root: str) -> str:
+    """Return a setting that is a URL, as browsers know it.
+
+    Args:
+        url: a path in the application, or an absolute URL.
+        root: the path below which the application is mounted, without a slash at its end.
+    """
+    return root + url if url.startswith("/") else url
+
+
+def login_location(
+    login_url: str,
+    *,
+    method: str,
+    path: str,
+    query: str = "",
+    host: str = "",
+    field: str | None = "next",
+) -> str | None:
     """Return the URL of the login page that leads back to this request.
 
     None if the request is for the login page: if that needs a login itself, which is a mistake, it
@@ -39,15 +67,21 @@ def login_location(login_url: str, method: str, path: str) -> str | None:
         login_url: the URL of the page.
         method: the request's method. After another one than GET it does not lead back: the browser
             would open the URL of a form by GET.
-        path: path and query of the request.
+        path: the path of the request, decoded.
+        query: its query string, as it was sent.
+        host: its host, with the port.
+        field: the field of the query for the way back; None for no way back.
     """
     login = urlsplit(login_url)
-    if not login.netloc and login.path == path.partition("?")[0]:
+    if unquote(login.path) == path and login.netloc in ("", host):
         return None
-    if method not in ("GET", "HEAD") or safe_path(path, "") == "":
+    back = quote(path, safe=_PATH_CHARACTERS)
+    if query:
+        back = f"{back}?{query}"
+    if field is None or method not in ("GET", "HEAD") or own_path(back) is None:
         return login_url
     separator = "&" if login.query else "?"
-    return f"{login_url}{separator}next={quote(path, safe='/')}"
+    return f"{login_url}{separator}{field}={quote(back, safe='/')}"
 
 
 def check_redirect(name: str, url: str) -> str:
@@ -56,6 +90,6 @@ def check_redirect(name: str, url: str) -> str:
     Raises:
         ValueError: it is neither a path nor an http(s) URL.
     """
-    if safe_path(url, "") or urlsplit(url).scheme in ("http", "https"):
+    if own_path(url) or urlsplit(url).scheme in ("http", "https"):
         return url
     raise ValueError(f"{name} must be a path such as '/login', or an http(s) URL, got {url!r}")

@@ -5,9 +5,13 @@ An integration of a web framework is a function that creates a :class:`RequestCo
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, Protocol
+from types import MappingProxyType
+from typing import Final, Literal, Protocol, TypeVar
 
 from lucia._rules.cookies import Cookie
+from lucia.errors import NotAuthenticated
+
+T = TypeVar("T")
 
 Transport = Literal["cookie", "bearer", "both"]
 """Where a request carries its session id: in a cookie, or in the Authorization header.
@@ -16,6 +20,11 @@ With ``both``, a request with ``Authorization: Bearer`` is a bearer's, and any o
 """
 
 TRANSPORTS: Final[tuple[Transport, ...]] = ("cookie", "bearer", "both")
+
+VARIES: Final[Mapping[Transport, str]] = MappingProxyType(
+    {"cookie": "Cookie", "bearer": "Authorization", "both": "Authorization, Cookie"}
+)
+"""The Vary header of a response that depends on the session."""
 
 REQUEST_HEADERS: Final = ("cookie", "origin", "sec-fetch-site", "authorization")
 """The request headers that the library reads."""
@@ -46,11 +55,32 @@ class RequestLike(Protocol):
     def can_set_cookie(self) -> bool: ...
 
 
+def check_transport(transport: str) -> None:
+    """Refuse a transport that there is not.
+
+    Raises:
+        ValueError: it is none of ``TRANSPORTS``.
+    """
+    if transport not in TRANSPORTS:
+        raise ValueError(f"transport must be 'cookie', 'bearer' or 'both', got {transport!r}")
+
+
 def bearer_token(context: RequestLike) -> str | None:
     """Return the token of a single ``Authorization: Bearer`` header (RFC 6750, section 2.1)."""
     values = context.headers.get("authorization", ())
     scheme, _, token = values[0].partition(" ") if len(values) == 1 else ("", "", "")
     return token.strip(" ") or None if scheme.lower() == "bearer" else None
+
+
+def required(found: T | None) -> T:
+    """Return the session or the user of a request.
+
+    Raises:
+        NotAuthenticated: there is none, the request is a visitor's.
+    """
+    if found is None:
+        raise NotAuthenticated
+    return found
 
 
 def _always() -> bool:
@@ -70,8 +100,8 @@ class RequestContext:
         headers: by lower-case name, each with all values that were sent under it, in order. Only
             ``cookie``, ``origin``, ``sec-fetch-site`` and ``authorization`` are read.
         set_cookie: adds a cookie to the response, replacing an earlier one with the same name.
-        set_header: sets a response header that goes with the cookie: ``cache-control`` is replaced,
-            ``vary`` is added to.
+        set_header: sets a response header: ``vary`` where the session is asked for, which is added
+            to the application's, and ``cache-control`` with a cookie, which replaces it.
         is_websocket: whether this is the handshake of a WebSocket.
         can_set_cookie: whether a cookie can still be set; False once the response has started.
         client_address: the address that the request came from, such as ``203.0.113.9``; failed

@@ -2,12 +2,13 @@
 """The steps of the ready routes: sign up, log in and out, devices, change of the password."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Generic, TypedDict, Unpack
 
 from lucia._sync.auth import Auth
 from lucia._sync.request import AuthRequest
 from lucia._compat.flavours import check_function, check_names, check_step
-from lucia._compat.steps import Step
+from lucia._compat.steps import Render, Step
 from lucia._rules.accounts import (
     ROUTES,
     AccessToken,
@@ -27,7 +28,7 @@ from lucia._rules.accounts import (
 )
 from lucia._rules.pages import render_page
 from lucia._rules.redirects import check_redirect
-from lucia._rules.requests import Transport
+from lucia._rules.requests import Transport, required
 from lucia._typing import UserIdT, UserT, with_defaults
 from lucia.errors import (
     InvalidInput,
@@ -50,19 +51,19 @@ class AccountSettings(TypedDict, total=False):
     metadata: Callable[[Submission], Mapping[str, Any]]
     show_user: Callable[[Any], Any]
     pages: bool
-    render: Callable[[Page], str]
+    render: Callable[[Page], Any]
     after_login: str
     after_logout: str
     sign_up: Step | None
-    log_in: Step
-    log_out: Step
-    me: Step
-    devices: Step
-    revoke_device: Step
-    revoke_others: Step
-    change_password: Step
-    token: Step
-    renew_token: Step
+    log_in: Step | None
+    log_out: Step | None
+    me: Step | None
+    devices: Step | None
+    revoke_device: Step | None
+    revoke_others: Step | None
+    change_password: Step | None
+    token: Step | None
+    renew_token: Step | None
 
 
 def _no_attributes(submission: Submission) -> Mapping[str, Any]:
@@ -87,12 +88,14 @@ class AccountRoutes(Generic[UserT, UserIdT]):
             is called ``username`` whatever this is.
         normalize: makes of a name what is stored and looked up. By default names are compared
             without case, outer spaces and differences that Unicode's NFKC removes.
-        attributes: returns the attributes of a new user; by default there are none.
+        attributes: returns the attributes of a new user; by default there are none. The name as it
+            is stored is ``submission.name``.
         metadata: returns the metadata of a login; by default the user agent, if the session
             adapter keeps metadata.
         show_user: returns what ``/me`` shows of a user; by default their id.
         pages: whether browsers get pages with forms.
-        render: returns the HTML of a page, for example from a template of the application's.
+        render: returns the HTML of a page, for example from a template of the application's. Where
+            templates are awaited, so is this function.
         after_login: where a browser goes after signing up and logging in, unless it came from
             elsewhere.
         after_logout: where a browser goes after logging out.
@@ -135,7 +138,7 @@ class AccountRoutes(Generic[UserT, UserIdT]):
         check_function("normalize", self._normalize)
         check_function("attributes", self._attributes)
         check_function("metadata", self._metadata)
-        check_function("render", self._render)
+        Render.check("render", self._render)
         if self._show_user is not None:
             check_function("show_user", self._show_user)
         after_login = check_redirect("after_login", settings.get("after_login", "/"))
@@ -161,11 +164,11 @@ class AccountRoutes(Generic[UserT, UserIdT]):
         for name, step in self._steps.items():
             if step is not None:
                 check_step(name, step, self._log_in)
-        pages = settings.get("pages", True) and transport != "bearer"
+        self._has_pages = settings.get("pages", True) and transport != "bearer"
         self.routes: tuple[AccountRoute, ...] = tuple(
             route
             for route in ROUTES
-            if self._steps[route.name] is not None and (pages or not route.is_page)
+            if self._steps[route.name] is not None and (self._has_pages or not route.is_page)
         )
 
     def handle(
@@ -180,18 +183,32 @@ class AccountRoutes(Generic[UserT, UserIdT]):
             LuciaError: the step raised it, and the client is not a browser that gets a page; the
                 integration responds as to an error of any other route.
         """
+        # A token is for the client that asked, which would not find it on a page.
+        if not self._has_pages or route.name in ("token", "renew_token"):
+            submission = replace(submission, wants_page=False)
         try:
             content = self._content(route, request, submission)
-            return reply_to(route, submission, content, after=self._after)
+            reply = reply_to(route, submission, content, after=self._after)
         except LuciaError as error:
-            reply = reply_to_error(route, submission, error, self._transport)
-            if reply is None:
+            found = reply_to_error(route, submission, error, self._transport)
+            if found is None:
                 raise
+            reply = found
+        if reply.page is None:
             return reply
+        page = reply.page._replace(can_sign_up=self._steps["sign_up"] is not None)
+        return reply._replace(page=page, html=self._html(page))
 
-    def render(self, page: Page) -> str:
-        """Return the HTML of a page."""
-        return self._render(page._replace(can_sign_up=self._steps["sign_up"] is not None))
+    def _html(self, page: Page) -> str:
+        """Return the HTML of a page.
+
+        Raises:
+            TypeError: the application's function returned something else.
+        """
+        html = Render.call(self._render, page)
+        if not isinstance(html, str):
+            raise TypeError(f"render must return text, not {type(html).__name__}")
+        return html
 
     def _content(
         self,
@@ -203,9 +220,11 @@ class AccountRoutes(Generic[UserT, UserIdT]):
             if route.needs_login:
                 self._session(request)
             return None
-        # A token is in no cookie, so that a page of another site gains nothing by asking for one.
-        if route.method == "POST" and route.name != "token" and request.origin_failure is not None:
-            raise InvalidRequest
+        if route.method == "POST":
+            # A program has no token before it asks for one.
+            is_token = route.name == "token"
+            if request.is_cross_site if is_token else request.origin_failure is not None:
+                raise InvalidRequest
         step = self._steps[route.name]
         return None if step is None else step(request, submission)
 
@@ -214,9 +233,13 @@ class AccountRoutes(Generic[UserT, UserIdT]):
     ) -> SignedInUser | AccessToken:
         name = self._normalize(submission.text("username"))
         key = PrimaryKey(self._provider_id, name, submission.text("password"))
-        self._auth.create_user(primary_key=key, attributes=self._attributes(submission))
+        self._create_user(key, self._attributes(replace(submission, name=name)))
+        # Not the id of what create_user() returns: that is of the application's own type.
         user_id = (self._auth.get_key(self._provider_id, name)).user_id
         return self._shown(request, request.sign_in(user_id, **self._metadata(submission)))
+
+    def _create_user(self, key: PrimaryKey, attributes: Mapping[str, Any]) -> None:
+        self._auth.create_user(primary_key=key, attributes=attributes)
 
     def _log_in(
         self, request: AuthRequest[UserT, UserIdT], submission: Submission
@@ -242,20 +265,14 @@ class AccountRoutes(Generic[UserT, UserIdT]):
     def _renew_token(
         self, request: AuthRequest[UserT, UserIdT], submission: Submission
     ) -> SignedInUser | AccessToken:
-        session = request.renew()
-        if session is None:
-            raise NotAuthenticated
-        return self._shown(request, session)
+        return self._shown(request, required(request.renew()))
 
     def _me(
         self, request: AuthRequest[UserT, UserIdT], submission: Submission
     ) -> object:
         if self._show_user is None:
             return SignedInUser(shown_id((self._session(request)).user_id))
-        both = request.validate_user()
-        if both is None:
-            raise NotAuthenticated
-        return self._show_user(both.user)
+        return self._show_user(required(request.validate_user()).user)
 
     def _devices(
         self, request: AuthRequest[UserT, UserIdT], submission: Submission
@@ -293,6 +310,7 @@ class AccountRoutes(Generic[UserT, UserIdT]):
         session = self._session(request)
         name = self._name_of(session)
         current, new = submission.text("current_password"), submission.text("new_password")
+        self._check_new_password(new, session)
         self._auth.use_key(self._provider_id, name, current, address=request.client_address)
         renewed = self._auth.update_key_password(
             self._provider_id, name, new, keep_session=session.session_id
@@ -302,6 +320,9 @@ class AccountRoutes(Generic[UserT, UserIdT]):
         if renewed is None:
             return SignedInUser(shown_id(session.user_id))
         return self._shown(request, renewed)
+
+    def _check_new_password(self, password: str, session: Session[UserIdT]) -> None:
+        """Refuse a password by rules of the framework. The adapter's own come later."""
 
     def _name_of(self, session: Session[UserIdT]) -> str:
         """Return the name that a user logs in with.
@@ -326,10 +347,7 @@ class AccountRoutes(Generic[UserT, UserIdT]):
         return names[0]
 
     def _session(self, request: AuthRequest[UserT, UserIdT]) -> Session[UserIdT]:
-        session = request.validate()
-        if session is None:
-            raise NotAuthenticated
-        return session
+        return required(request.validate())
 
     def _shown(
         self, request: AuthRequest[UserT, UserIdT], session: Session[UserIdT]

@@ -11,8 +11,14 @@ from lucia._compat.awaited import Truth
 from lucia._compat.locks import SelfLocking
 from lucia._logs import cross_site_request, secure_cookie_dropped, signing_out
 from lucia._rules.cookies import Cookie, Env, SessionCookie, create_session_cookie, find_cookie
-from lucia._rules.origins import Origin, OriginFailure, check_origin, is_plain_http
-from lucia._rules.requests import TRANSPORTS, RequestLike, Transport, bearer_token
+from lucia._rules.origins import (
+    Origin,
+    OriginFailure,
+    check_origin,
+    is_browsers,
+    is_plain_http,
+)
+from lucia._rules.requests import VARIES, RequestLike, Transport, bearer_token, check_transport
 from lucia._rules.sessions import check_session
 from lucia._typing import AttributesT, UserIdT, UserT, with_defaults
 from lucia.errors import InvalidRequest, InvalidSessionId, InvalidUserId
@@ -39,8 +45,7 @@ class RequestMethods(UserMethods[UserT, UserIdT, AttributesT]):
         Raises:
             ValueError: ``transport`` is none of these.
         """
-        if transport not in TRANSPORTS:
-            raise ValueError(f"transport must be 'cookie', 'bearer' or 'both', got {transport!r}")
+        check_transport(transport)
         return AuthRequest(self, context, transport)
 
     def create_session_cookie(self, session: Session[Any] | None) -> Cookie:
@@ -101,6 +106,7 @@ class AuthRequest(SelfLocking, Generic[UserT, UserIdT]):
         "_known_id",
         "_origin_failure",
         "_session",
+        "_transport",
         "_user",
         "_uses_cookies",
     )
@@ -114,6 +120,7 @@ class AuthRequest(SelfLocking, Generic[UserT, UserIdT]):
         super().__init__()
         self._auth = auth
         self._context = context
+        self._transport: Transport = transport
         self._uses_cookies = transport == "cookie" or (
             transport == "both" and bearer_token(context) is None
         )
@@ -166,6 +173,17 @@ class AuthRequest(SelfLocking, Generic[UserT, UserIdT]):
                 self._auth.check_request(self._context) if self._uses_cookies else None
             )
         return self._origin_failure
+
+    @property
+    def is_cross_site(self) -> bool:
+        """Whether the request is refused where requests from other sites are forbidden.
+
+        It is after a failed origin check. But where programs may send bearer tokens (``both``), one
+        that has none yet is no browser's if it has neither Origin nor Sec-Fetch-Site nor Cookie.
+        """
+        if self.origin_failure is None:
+            return False
+        return self._transport != "both" or is_browsers(self._context)
 
     @Truth.needs_await
     def validate(self) -> Session[UserIdT] | None:
@@ -373,7 +391,7 @@ class AuthRequest(SelfLocking, Generic[UserT, UserIdT]):
             self._context.set_cookie(cookie)
             # A shared cache must neither store this cookie nor give it to somebody else.
             self._context.set_header("cache-control", "no-store")
-            self._context.set_header("vary", "Cookie")
+            self._context.set_header("vary", VARIES[self._transport])
 
     def _can_renew(self) -> bool:
         return self._uses_cookies and self._context.can_set_cookie()
@@ -391,6 +409,9 @@ class AuthRequest(SelfLocking, Generic[UserT, UserIdT]):
     def _session_id(self) -> str | None:
         """Return the id that the request sent, or that of the session validated or set since."""
         if self._known_id is UNSET:
+            # From here on the response depends on who asks: a cache must not give it to others.
+            if not self._context.is_websocket and self._context.can_set_cookie():
+                self._context.set_header("vary", VARIES[self._transport])
             if self.origin_failure is not None:
                 self._known_id = None
             elif self._uses_cookies:

@@ -5,6 +5,8 @@ from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from lucia._async.request import AsyncAuthRequest
+from lucia._compat.loops import loop_is_running
+from lucia._rules.origins import OriginFailure
 from lucia._typing import UserIdT, UserT, with_defaults
 from lucia.models import Session, SessionUser
 
@@ -32,7 +34,22 @@ class ThreadAuthRequest(Generic[UserT, UserIdT]):
 
     def __init__(self, request: AsyncAuthRequest[UserT, UserIdT], run: Run) -> None:
         self._request = request
-        self._run = run
+        self._run_in_loop = run
+
+    @property
+    def uses_cookies(self) -> bool:
+        """Whether the session id comes and goes in a cookie, and not as a bearer token."""
+        return self._request.uses_cookies
+
+    @property
+    def origin_failure(self) -> OriginFailure | None:
+        """Why the request failed the origin check; see :class:`lucia.AsyncAuthRequest`."""
+        return self._request.origin_failure
+
+    @property
+    def is_cross_site(self) -> bool:
+        """Whether ``forbid_cross_site`` refuses it; see :class:`lucia.AsyncAuthRequest`."""
+        return self._request.is_cross_site
 
     def validate(self) -> Session[UserIdT] | None:
         """Return the request's session; see :meth:`lucia.AsyncAuthRequest.validate`."""
@@ -67,3 +84,12 @@ class ThreadAuthRequest(Generic[UserT, UserIdT]):
     def set_session(self, session: Session[UserIdT] | None) -> None:
         """Set or clear the cookie; see :meth:`lucia.AsyncAuthRequest.set_session`."""
         self._request.set_session(session)
+
+    def _run(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        if loop_is_running():
+            raise RuntimeError(
+                "this route runs in the event loop and would wait for itself: make it a plain "
+                "function in a thread (def; in Litestar also sync_to_thread=True), or use the "
+                "AsyncAuthRequest and await its methods"
+            )
+        return self._run_in_loop(function)

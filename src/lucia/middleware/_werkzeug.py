@@ -1,18 +1,45 @@
-"""Code shared by Flask and Quart: errors of HTTP, and redirects to the login page.
+"""Code shared by Flask and Quart: proxies, errors of HTTP, redirects and responses.
 
-Both have Werkzeug's requests and Flask's application.
+Both have Werkzeug's requests and responses, and Flask's application.
 """
 
+from collections.abc import Callable
 from inspect import signature
-from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from typing import Any, Final, TypeVar, cast
 
 from werkzeug.exceptions import HTTPException
+from werkzeug.local import LocalProxy
 from werkzeug.sansio.request import Request
+from werkzeug.sansio.response import Response
+from werkzeug.utils import redirect
 
-from lucia._rules.redirects import login_location
+from lucia._rules.accounts import Reply, to_json
+from lucia._rules.pages import PAGE_HEADERS
+from lucia._rules.redirects import below_root, login_location
 
-__all__ = ["handle_http_error", "login_redirect"]
+__all__ = [
+    "FORMS",
+    "RequestProxy",
+    "handle_http_error",
+    "json_response",
+    "login_redirect",
+    "response_of",
+]
+
+ResponseT = TypeVar("ResponseT", bound=Response)
+
+FORMS: Final = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
+
+
+class RequestProxy(LocalProxy[Any]):
+    """A ``LocalProxy`` to a value of the request.
+
+    That of Werkzeug is false if the value can't be read because of a ``RuntimeError``: an extension
+    that is not installed would look like a visitor.
+    """
+
+    def __bool__(self) -> bool:
+        return bool(self._get_current_object())
 
 
 def handle_http_error(app: Any, context: Any, error: HTTPException) -> Any:
@@ -27,17 +54,44 @@ def handle_http_error(app: Any, context: Any, error: HTTPException) -> Any:
     return handle(context._get_current_object(), error)
 
 
-def login_redirect(request: Request, login_url: str) -> str | None:
+def login_redirect(
+    request: Request, login_view: str | None, url_for: Callable[[str], str]
+) -> str | None:
     """Return the URL of the login page that leads back to this request.
 
-    None if the request is for the login page. If that needs a login itself, which is a mistake, it
-    would redirect to itself for ever.
+    None if there is no such page, or this is it.
+
+    Args:
+        request: the request.
+        login_view: the endpoint of the page, or its URL.
+        url_for: returns the URL of an endpoint.
     """
-    path = request.root_path + request.path
-    login = urlsplit(login_url)
-    if unquote(login.path) == path and login.netloc in ("", request.host):
+    if login_view is None:
         return None
-    back = quote(path, safe="/:@!$&'()*+,;=")
-    if request.query_string:
-        back += "?" + request.query_string.decode("latin-1")
-    return login_location(login_url, request.method, back)
+    is_url = login_view.startswith(("/", "http://", "https://"))
+    return login_location(
+        below_root(login_view, request.root_path) if is_url else url_for(login_view),
+        method=request.method,
+        path=request.root_path + request.path,
+        query=request.query_string.decode("latin-1"),
+        host=request.host,
+    )
+
+
+def response_of(make: Callable[..., ResponseT], reply: Reply) -> ResponseT:
+    """Return the framework's response for what a ready route responds."""
+    if reply.location is not None:
+        response: Any = redirect(reply.location, reply.status, cast("Any", make))
+    elif reply.html is not None:
+        response = make(reply.html, reply.status, dict(PAGE_HEADERS))
+    elif reply.status == 204:
+        response = make(status=204)
+    else:
+        response = json_response(make, reply.content, reply.status)
+    response.headers.update(dict(reply.headers))  # older Werkzeugs know no other mapping
+    return cast("ResponseT", response)
+
+
+def json_response(make: Callable[..., ResponseT], content: object, status: int) -> ResponseT:
+    """Return the framework's response with JSON."""
+    return make(to_json(content), status, mimetype="application/json")

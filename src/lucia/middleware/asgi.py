@@ -7,11 +7,11 @@ WebSocket specification, versions 2 and 3. No framework is imported.
 import json
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from lucia._async.auth import AsyncAuth
 from lucia._async.request import AsyncAuthRequest
-from lucia._rules.requests import REQUEST_HEADERS, Transport
+from lucia._rules.requests import REQUEST_HEADERS, Transport, check_transport
 from lucia._rules.responses import TRY_AGAIN_LATER, ErrorResponse, response_for
 from lucia._typing import UserIdT, UserT
 from lucia.errors import InvalidRequest
@@ -42,13 +42,13 @@ class LuciaMiddleware:
     Args:
         app: the ASGI application.
         auth: the application's ``AsyncAuth``.
-        transport: ``cookie``, or ``bearer`` for clients that are not browsers.
+        transport: ``cookie``, ``bearer`` for clients that are not browsers, or ``both``.
         forbid_cross_site: respond 403 to a request that fails the origin check, instead of treating
             it as a visitor's.
         validate_ahead: validate before the application runs, and so before the framework makes its
             objects for the request, which the garbage collector would look at meanwhile. It pays if
-            nearly every route needs the session. Store errors are raised when the route asks for
-            the session.
+            nearly every route needs the session. After a store error the route asks the store
+            again, and so may wait for its deadline a second time.
 
     Raises:
         TypeError: ``auth`` is not an ``AsyncAuth``.
@@ -64,6 +64,7 @@ class LuciaMiddleware:
         validate_ahead: bool = False,
     ) -> None:
         check_auth(auth)
+        check_transport(transport)
         self.app = app
         self.auth = auth
         self.transport: Transport = transport
@@ -75,7 +76,7 @@ class LuciaMiddleware:
         await self.handle(scope, receive, send)
 
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Do what calling the middleware does, and return the application's own awaitable."""
+        """Return the application's own awaitable, which saves a coroutine for each request."""
         if scope["type"] not in ("http", "websocket"):
             return self.app(scope, receive, send)
         exchange = ASGIExchange(scope)
@@ -90,11 +91,11 @@ class LuciaMiddleware:
     async def _check_first(
         self, request: AsyncAuthRequest[Any, Any], scope: Scope, receive: Receive, send: Send
     ) -> None:
-        if self.forbid_cross_site and request.origin_failure is not None:
+        if self.forbid_cross_site and request.is_cross_site:
             await _refuse(scope, send, response_for(InvalidRequest(), self.transport))
             return
         if self.validate_ahead:
-            with suppress(Exception):  # raised again when the route asks for the session
+            with suppress(Exception):  # the route will ask the store again
                 await request.validate()
         await self.app(scope, receive, send)
 
@@ -180,12 +181,25 @@ class ASGIExchange(Exchange):
         """The address that the server says the request came from."""
         return (self._client or (None,))[0]
 
-    def with_cookies(self, headers: RawHeaders) -> list[tuple[bytes, bytes]]:
+    def with_own(self, headers: RawHeaders) -> list[tuple[bytes, bytes]]:
         """Return the response's headers and those that the library adds."""
+        headers = list(headers)
+        if self.varies is None:
+            return headers
+        if not self.cookies and not any(name.lower() == b"vary" for name, _ in headers):
+            # What nearly every response needs, without the work below.
+            return [*headers, (b"vary", self.varies.encode())]
         texts = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
         return [
             (name.encode("latin-1"), value.encode("latin-1")) for name, value in self.merged(texts)
         ]
+
+
+class RequestState(NamedTuple):
+    """What an integration keeps for one request."""
+
+    exchange: ASGIExchange
+    request: AsyncAuthRequest[Any, Any]
 
 
 class ASGISender:
@@ -206,9 +220,9 @@ class ASGISender:
         exchange.started = True
         if message["type"] == "websocket.close":
             return self._close(message)
-        if not exchange.cookies:
+        if exchange.varies is None:
             return self._send(message)
-        return self._send({**message, "headers": exchange.with_cookies(message.get("headers", ()))})
+        return self._send({**message, "headers": exchange.with_own(message.get("headers", ()))})
 
     async def _close(self, message: Message) -> None:
         """Reject a WebSocket before it is accepted.
@@ -222,7 +236,7 @@ class ASGISender:
             await self._send(message)
             return
         status = 503 if is_temporary else 403
-        headers = self._exchange.with_cookies([(b"content-length", b"0")])
+        headers = self._exchange.with_own([(b"content-length", b"0")])
         await self._send(
             {"type": "websocket.http.response.start", "status": status, "headers": headers}
         )

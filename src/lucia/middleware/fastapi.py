@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from inspect import unwrap
-from typing import Any, Final, Generic, TypeVar, Unpack, get_type_hints
+from typing import Any, Final, Generic, NoReturn, TypeVar, Unpack, get_type_hints
 
 try:
     from fastapi import APIRouter, FastAPI, Request
@@ -21,18 +21,17 @@ from lucia._async.accounts import AsyncAccountRoutes, AsyncAccountSettings
 from lucia._async.auth import AsyncAuth
 from lucia._async.request import AsyncAuthRequest
 from lucia._rules.accounts import AccountRoute, ErrorDetail
-from lucia._rules.requests import Transport
+from lucia._rules.requests import Transport, required
 from lucia._rules.responses import response_for
 from lucia._typing import UserIdT, UserT, with_defaults
 from lucia.errors import NotAuthenticated
 from lucia.middleware.asgi import LuciaMiddleware, auth_request
-from lucia.middleware.starlette import StarletteAuth, ThreadAuthRequest, response_of
+from lucia.middleware.starlette import StarletteAuth, ThreadAuthRequest, reply_to, response_of
 from lucia.models import Session, SessionUser
 
 __all__ = ["FastAPIAuth", "LuciaMiddleware", "ThreadAuthRequest"]
 
 T = TypeVar("T")
-DependencyT = TypeVar("DependencyT", bound=Callable[..., Any])
 
 _METHODS: Final = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
 _TOKEN_ROUTE: Final = "x-lucia-token-route"  # noqa: S105 -- the name of a member
@@ -40,18 +39,43 @@ _TOKEN_ROUTE: Final = "x-lucia-token-route"  # noqa: S105 -- the name of a membe
 since the application may include the router below another prefix."""
 
 
-def _named_without_parentheses(dependency: DependencyT) -> DependencyT:
-    """Make Python's own error for ``Depends(web.user())`` say what to do.
+_WITHOUT_PARENTHESES: Final = (
+    "name the dependency without calling it, as in Depends(web.user): __call__"
+)
+"""Lets Python's own error for ``Depends(web.user())`` say what to do. A check in the function would
+come too late: the body of an async function does not run before it is awaited, and nobody awaits it
+where a route is defined."""
 
-    A check in the function would come too late: the body of an async function does not run before
-    it is awaited, and nobody awaits it where a route is defined.
+
+class Dependency(Generic[T]):
+    """A dependency, which an application names in ``Depends(…)``.
+
+    Args:
+        find: returns its value for a connection.
     """
-    hint = "name the dependency without calling it, as in Depends(web.user)"
-    dependency.__qualname__ = f"{hint}: {dependency.__qualname__}"
-    return dependency
+
+    def __init__(self, find: Callable[[HTTPConnection], Awaitable[T]]) -> None:
+        self._find = find
+
+    async def __call__(self, connection: HTTPConnection) -> T:
+        """Return what the dependency is for."""
+        return await self._find(connection)
+
+    __call__.__qualname__ = _WITHOUT_PARENTHESES
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> NoReturn:
+        """Refuse ``Annotated[User, web.user]``: the value would be read from the request.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError(
+            "a dependency needs Depends, as in Annotated[User, Depends(web.user)]: without it the "
+            "client would say who the user is"
+        )
 
 
-class Required(SecurityBase, Generic[T]):
+class Required(Dependency[T], SecurityBase):
     """A dependency that needs a login.
 
     A visitor's request gets 401, and the OpenAPI document names the security scheme.
@@ -65,21 +89,19 @@ class Required(SecurityBase, Generic[T]):
         scheme_name: str,
     ) -> None:
         self._auth = auth
-        self._find = find
+        self._find_in = find
         self.model = model
         self.scheme_name = scheme_name
 
-    @_named_without_parentheses
     async def __call__(self, connection: HTTPConnection) -> T:
         """Return what the dependency is for.
 
         Raises:
             NotAuthenticated: the request is a visitor's; the response is 401.
         """
-        found = await self._find(auth_request(self._auth, connection.scope))
-        if found is None:
-            raise NotAuthenticated
-        return found
+        return required(await self._find_in(auth_request(self._auth, connection.scope)))
+
+    __call__.__qualname__ = _WITHOUT_PARENTHESES
 
 
 @with_defaults
@@ -120,9 +142,13 @@ class FastAPIAuth(Generic[UserT, UserIdT]):
         ValueError: ``login_url`` is not a URL.
     """
 
+    request: Dependency[AsyncAuthRequest[UserT, UserIdT]]
+    sync_request: Dependency[ThreadAuthRequest[UserT, UserIdT]]
     session: Required[Session[UserIdT]]
     user: Required[UserT]
     session_user: Required[SessionUser[UserT, UserIdT]]
+    optional_session: Dependency[Session[UserIdT] | None]
+    optional_user: Dependency[UserT | None]
 
     def __init__(
         self,
@@ -134,7 +160,7 @@ class FastAPIAuth(Generic[UserT, UserIdT]):
         login_url: str | None = None,
         scheme_name: str = "session",
     ) -> None:
-        self._web = StarletteAuth(
+        self._web = web = StarletteAuth(
             auth,
             transport=transport,
             forbid_cross_site=forbid_cross_site,
@@ -145,6 +171,10 @@ class FastAPIAuth(Generic[UserT, UserIdT]):
         self._model = model = _security_model(auth, transport)
         # Not methods of self._web: while the store is read, each coroutine on the way is an object
         # that the garbage collector has to look at.
+        self.request = Dependency(self._request)
+        self.sync_request = Dependency(self._sync_request)
+        self.optional_session = Dependency(web.optional_session)
+        self.optional_user = Dependency(web.optional_user)
         self.session = Required(auth, _validate, model, scheme_name)
         self.user = Required(auth, _find_user, model, scheme_name)
         self.session_user = Required(auth, _validate_user, model, scheme_name)
@@ -157,9 +187,14 @@ class FastAPIAuth(Generic[UserT, UserIdT]):
         """
         self._web.install(app)
         make = app.openapi
+        completed: dict[str, Any] | None = None
 
         def openapi() -> dict[str, Any]:
-            return self._documented(make())
+            nonlocal completed
+            document = make()
+            if document is not completed:  # FastAPI makes it once
+                completed = self._documented(document)
+            return document
 
         # FastAPI's documented way of extending the OpenAPI document.
         app.openapi = openapi  # type: ignore[method-assign]
@@ -175,59 +210,45 @@ class FastAPIAuth(Generic[UserT, UserIdT]):
         accounts = AsyncAccountRoutes(self._web.auth, self._web.transport, **settings)
         router = APIRouter(prefix=prefix, tags=["auth"])
         for route in accounts.routes:
-            gives = route.gives
+            response_body = route.response_body
             if route.name == "me" and "show_user" in settings:
-                gives = _returned(settings["show_user"])
+                response_body = _returned(settings["show_user"])
             router.add_api_route(
                 route.path,
                 self._endpoint(accounts, route),
                 methods=[route.method],
-                name=f"{route.name}_page" if route.is_page else route.name,
+                name=route.endpoint,
                 summary=route.summary,
                 status_code=route.status,
                 response_class=Response if route.is_page else JSONResponse,
                 response_model=None,
-                responses=_responses(route, gives),
+                responses=_responses(route, response_body),
                 include_in_schema=not route.is_page,
                 openapi_extra=self._described(route),
             )
         return router
 
-    @_named_without_parentheses
-    async def request(self, connection: HTTPConnection) -> AsyncAuthRequest[UserT, UserIdT]:
-        """Return the ``AuthRequest``, for example to sign in and out."""
+    async def _request(self, connection: HTTPConnection) -> AsyncAuthRequest[UserT, UserIdT]:
         return self._web.request(connection)
 
-    @_named_without_parentheses
-    async def sync_request(self, connection: HTTPConnection) -> ThreadAuthRequest[UserT, UserIdT]:
-        """Return the ``AuthRequest`` for a route that is a plain function."""
+    async def _sync_request(self, connection: HTTPConnection) -> ThreadAuthRequest[UserT, UserIdT]:
         return self._web.sync_request(connection)
-
-    @_named_without_parentheses
-    async def optional_session(self, connection: HTTPConnection) -> Session[UserIdT] | None:
-        """Return the request's session, or None for a visitor."""
-        return await self._web.request(connection).validate()
-
-    @_named_without_parentheses
-    async def optional_user(self, connection: HTTPConnection) -> UserT | None:
-        """Return the request's user, or None for a visitor."""
-        return await self._web.optional_user(connection)
 
     def _endpoint(
         self, accounts: AsyncAccountRoutes[UserT, UserIdT], route: AccountRoute
     ) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
-            reply = await self._web.reply_to(accounts, route, request)
+            reply = await reply_to(self._web, accounts, route, request)
             # The application's own steps may return models of Pydantic.
-            return response_of(accounts, reply._replace(content=jsonable_encoder(reply.content)))
+            return response_of(reply._replace(content=jsonable_encoder(reply.content)))
 
         return endpoint
 
     def _described(self, route: AccountRoute) -> dict[str, Any]:
         """Return what FastAPI can't see of a ready route, for its operation in the document."""
         described: dict[str, Any] = {}
-        if route.takes is not None:
-            schema = TypeAdapter(route.takes).json_schema()
+        if route.request_body is not None:
+            schema = TypeAdapter(route.request_body).json_schema()
             kinds = ("application/json", "application/x-www-form-urlencoded")
             described["requestBody"] = {
                 "required": True,
@@ -253,14 +274,11 @@ class FastAPIAuth(Generic[UserT, UserIdT]):
             for path, item in document.get("paths", {}).items()
             for method in _METHODS & item.keys()
         ]
-        token_url = next(
-            (
-                path
-                for path, operation in operations
-                if operation.get(_TOKEN_ROUTE) == self._scheme_name
-            ),
-            None,
-        )
+        token_url = None
+        for path, operation in operations:
+            if operation.get(_TOKEN_ROUTE) == self._scheme_name:
+                token_url = path
+                del operation[_TOKEN_ROUTE]
         schemes = self._schemes(token_url)
         is_used = False
         for _, operation in operations:
@@ -308,13 +326,13 @@ async def _find_user(request: AsyncAuthRequest[UserT, UserIdT]) -> UserT | None:
     return None if both is None else both.user
 
 
-def _responses(route: AccountRoute, gives: Any) -> dict[int | str, dict[str, Any]]:
+def _responses(route: AccountRoute, response_body: Any) -> dict[int | str, dict[str, Any]]:
     """Return the responses of a ready route, for its operation in the document."""
     responses: dict[int | str, dict[str, Any]] = {
         status: {"model": ErrorDetail} for status in (*route.errors, 403, 503)
     }
-    if gives is not None:
-        responses[route.status] = {"model": gives}
+    if response_body is not None:
+        responses[route.status] = {"model": response_body}
     return responses
 
 

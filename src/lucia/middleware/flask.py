@@ -6,34 +6,50 @@ from functools import wraps
 from typing import Any, Final, Generic, ParamSpec, TypeVar, Unpack, cast
 
 try:
-    from flask import Blueprint, Flask, Response, current_app, redirect, request, url_for
+    from flask import (
+        Blueprint,
+        Flask,
+        Response,
+        current_app,
+        has_request_context,
+        redirect,
+        request,
+        url_for,
+    )
     from flask.globals import app_ctx
-    from werkzeug.exceptions import default_exceptions
-    from werkzeug.local import LocalProxy
+    from werkzeug.exceptions import RequestEntityTooLarge, default_exceptions
+    from werkzeug.wsgi import LimitedStream
 except ImportError as error:
     raise ImportError(
         'lucia.middleware.flask needs Flask: pip install "lucia-auth[flask]"'
     ) from error
 
 from lucia._rules.accounts import (
+    MAX_BODY_BYTES,
     AccountRoute,
     ErrorDetail,
-    Reply,
     Submission,
+    body_too_long,
     check_body_length,
+    check_charset,
     read_body,
-    to_json,
 )
-from lucia._rules.pages import PAGE_HEADERS
 from lucia._rules.redirects import prefers_page
-from lucia._rules.requests import Transport
+from lucia._rules.requests import Transport, check_transport, required
 from lucia._rules.responses import ERRORS, response_for
 from lucia._sync.accounts import AccountRoutes, AccountSettings
 from lucia._sync.auth import Auth
 from lucia._sync.request import AuthRequest
 from lucia._typing import UserIdT, UserT, with_defaults
-from lucia.errors import InvalidRequest, NotAuthenticated
-from lucia.middleware._werkzeug import handle_http_error, login_redirect
+from lucia.errors import InvalidRequest, LuciaError, NotAuthenticated
+from lucia.middleware._werkzeug import (
+    FORMS,
+    RequestProxy,
+    handle_http_error,
+    json_response,
+    login_redirect,
+    response_of,
+)
 from lucia.middleware.wsgi import Environ, StartResponse, WSGIApp, WSGIExchange, check_auth
 from lucia.models import Session, SessionUser
 
@@ -47,7 +63,7 @@ _KEY: Final = "lucia.flask"
 
 
 @dataclass(slots=True)
-class _Kept:
+class _RequestState:
     """The state of one extension in a request's environ, empty until a view asks who it is."""
 
     exchange: WSGIExchange | None = None
@@ -60,7 +76,7 @@ class _Kept:
         if self.exchange is None:
             return headers
         self.exchange.started = True
-        return self.exchange.merged(headers) if self.exchange.cookies else headers
+        return headers if self.exchange.varies is None else self.exchange.merged(headers)
 
 
 @with_defaults
@@ -75,7 +91,8 @@ class FlaskAuth(Generic[UserT, UserIdT]):
 
     ``init_app`` also handles the library's errors that a view does not catch, without telling which
     credential was wrong: as the ``HTTPException`` of their status, so that the application's own
-    handlers for 401, 403 and so on take precedence, and so do those for the library's classes.
+    handlers for 401, 403 and so on take precedence, and so do those for the library's classes, also
+    for ``LuciaError``.
     Without such a handler clients get JSON, and browsers Flask's page.
 
     Args:
@@ -90,6 +107,7 @@ class FlaskAuth(Generic[UserT, UserIdT]):
 
     Raises:
         TypeError: ``auth`` is not an ``Auth``.
+        ValueError: ``transport`` is none of the three.
     """
 
     def __init__(
@@ -102,6 +120,7 @@ class FlaskAuth(Generic[UserT, UserIdT]):
         login_view: str | None = None,
     ) -> None:
         check_auth(auth)
+        check_transport(transport)
         self.auth = auth
         self.transport: Transport = transport
         self.forbid_cross_site = forbid_cross_site
@@ -122,9 +141,8 @@ class FlaskAuth(Generic[UserT, UserIdT]):
             app.before_request(self._forbid)
         app.context_processor(_template_context)
         handlers: Mapping[Any, Any] = app.error_handler_spec[None][None]
-        for error in ERRORS:
-            if error not in handlers:
-                app.register_error_handler(error, self._respond)
+        if LuciaError not in handlers:
+            app.register_error_handler(LuciaError, self._respond)
 
     def blueprint(
         self, name: str = "auth", url_prefix: str | None = None, **settings: Unpack[AccountSettings]
@@ -142,7 +160,7 @@ class FlaskAuth(Generic[UserT, UserIdT]):
         for route in accounts.routes:
             blueprint.add_url_rule(
                 route.path.replace("{handle}", "<handle>"),
-                endpoint=f"{route.name}_page" if route.is_page else route.name,
+                endpoint=route.endpoint,
                 view_func=self._view(accounts, route),
                 methods=[route.method],
             )
@@ -156,13 +174,14 @@ class FlaskAuth(Generic[UserT, UserIdT]):
         """
         if self not in _installed():
             raise _not_installed()
-        kept: _Kept = request.environ.setdefault(_KEY, {}).setdefault(self, _Kept())
-        if kept.request is None:
+        states: dict[object, _RequestState] = request.environ.setdefault(_KEY, {})
+        state = states.setdefault(self, _RequestState())
+        if state.request is None:
             # Not earlier: a ProxyFix around this application has changed the environ by now.
-            kept.exchange = WSGIExchange(request.environ)
-            kept.exchange.started = kept.has_started
-            kept.request = self.auth.handle_request(kept.exchange, self.transport)
-        return cast("AuthRequest[UserT, UserIdT]", kept.request)
+            state.exchange = WSGIExchange(request.environ)
+            state.exchange.started = state.has_started
+            state.request = self.auth.handle_request(state.exchange, self.transport)
+        return cast("AuthRequest[UserT, UserIdT]", state.request)
 
     def optional_session(self) -> Session[UserIdT] | None:
         """Return the request's session, or None for a visitor."""
@@ -179,10 +198,7 @@ class FlaskAuth(Generic[UserT, UserIdT]):
         Raises:
             NotAuthenticated: the request is a visitor's; the response is 401.
         """
-        session = self.request().validate()
-        if session is None:
-            raise NotAuthenticated
-        return session
+        return required(self.request().validate())
 
     def session_user(self) -> SessionUser[UserT, UserIdT]:
         """Return the request's session and user.
@@ -190,10 +206,7 @@ class FlaskAuth(Generic[UserT, UserIdT]):
         Raises:
             NotAuthenticated: the request is a visitor's; the response is 401.
         """
-        both = self.request().validate_user()
-        if both is None:
-            raise NotAuthenticated
-        return both
+        return required(self.request().validate_user())
 
     def user(self) -> UserT:
         """Return the request's user.
@@ -204,56 +217,50 @@ class FlaskAuth(Generic[UserT, UserIdT]):
         return self.session_user().user
 
     def _forbid(self) -> None:
-        if self.request().origin_failure is not None:
+        if self.request().is_cross_site:
             raise InvalidRequest
 
     def _with_cookies(self, app: WSGIApp) -> Any:
         """Return the application; its responses have the cookies."""
 
         def wsgi_app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-            of_extensions: dict[object, _Kept] = environ.setdefault(_KEY, {})
-            if self in of_extensions:  # this application is in another one, which adds the cookies
+            states: dict[object, _RequestState] = environ.setdefault(_KEY, {})
+            if self in states:  # this application is in another one, which adds the cookies
                 return app(environ, start_response)
-            kept = of_extensions[self] = _Kept()
+            state = states[self] = _RequestState()
 
             def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-                return start_response(status, kept.start(headers), exc_info)
+                return start_response(status, state.start(headers), exc_info)
 
             return app(environ, start)
 
         return wsgi_app
 
-    def _respond(self, error: Exception) -> Response:
+    def _respond(self, error: LuciaError) -> Response:
+        if not isinstance(error, ERRORS):
+            raise error
         wants_page = prefers_page(request.headers.get("Accept"))
         if wants_page and isinstance(error, NotAuthenticated):
-            location = self._login_location()
+            location = login_redirect(request, self.login_view, url_for)
             if location is not None:
                 return cast("Response", redirect(location, 303))
         answer = response_for(error, self.transport)
         http_error = default_exceptions[answer.status](answer.detail)
         handled = handle_http_error(current_app, app_ctx, http_error)
         if handled is http_error and not wants_page:
-            response = _json(ErrorDetail(answer.detail), answer.status)
+            response = json_response(Response, ErrorDetail(answer.detail), answer.status)
         else:
             response = current_app.make_response(handled)
         for name, value in answer.headers.items():
             response.headers.setdefault(name, value)
         return response
 
-    def _login_location(self) -> str | None:
-        """Return the URL of the login page, or None if there is none or this is it."""
-        view = self.login_view
-        if view is None:
-            return None
-        login_url = view if view.startswith(("/", "http://", "https://")) else url_for(view)
-        return login_redirect(request, login_url)
-
     def _view(
         self, accounts: AccountRoutes[UserT, UserIdT], route: AccountRoute
     ) -> Callable[..., Response]:
         def view(handle: str = "") -> Response:
             reply = accounts.handle(route, self.request(), _submission(handle))
-            return _response(accounts, reply)
+            return response_of(Response, reply)
 
         return view
 
@@ -292,35 +299,32 @@ def _extension() -> FlaskAuth[Any, Any]:
     return installed[0]
 
 
-current_user: Any = LocalProxy(lambda: _extension().optional_user())
+current_user: Any = RequestProxy(lambda: _extension().optional_user())
 """The user of the current request: what ``transform_database_user`` makes, or None for a visitor.
 
 The store is asked when it is used for the first time in a request.
 """
 
-current_session: Any = LocalProxy(lambda: _extension().optional_session())
+current_session: Any = RequestProxy(lambda: _extension().optional_session())
 """The ``Session`` of the current request, or None for a visitor."""
 
 
 def _template_context() -> dict[str, Any]:
+    if not has_request_context():
+        return {}
     return {"current_user": current_user, "current_session": current_session}
 
 
 def _submission(handle: str) -> Submission:
-    check_body_length(request.content_length or 0)
-    fields: Mapping[str, Any]
-    is_form = request.mimetype in ("application/x-www-form-urlencoded", "multipart/form-data")
-    if is_form:
-        # By Flask's own parser: another extension may have read the body already.
-        fields = request.form.to_dict()
-    else:
-        fields, is_form = read_body(request.content_type or "", request.get_data())
+    fields, is_form = _fields()
     return Submission(
         fields=fields,
         is_form=is_form,
         wants_page=prefers_page(request.headers.get("Accept")),
         path=request.root_path + request.path,
-        next=request.form.get("next") or request.args.get("next"),
+        root=request.root_path,
+        host=request.host,
+        query_next=request.args.get("next"),
         handle=handle,
         user_agent=request.headers.get("User-Agent", ""),
         hidden=_csrf_field(),
@@ -328,25 +332,27 @@ def _submission(handle: str) -> Submission:
     )
 
 
+def _fields() -> tuple[Mapping[str, Any], bool]:
+    check_body_length(request.content_length or 0)
+    check_charset(request.content_type or "")
+    # The client need not have told its length.
+    stream = LimitedStream(request.environ["wsgi.input"], MAX_BODY_BYTES + 1, is_max=True)
+    request.environ["wsgi.input"] = stream
+    try:
+        if request.mimetype in FORMS:
+            # By Flask's own parser: another extension may have read the body already.
+            found: tuple[Mapping[str, Any], bool] = (request.form.to_dict(), True)
+        else:
+            found = read_body(request.content_type or "", request.get_data())
+    except RequestEntityTooLarge:
+        raise body_too_long() from None
+    if stream.is_exhausted:
+        raise body_too_long()
+    return found
+
+
 def _csrf_field() -> Mapping[str, str]:
     """Return the field that Flask-WTF's ``CSRFProtect`` looks for in each form, if it is used."""
     makers = cast("Mapping[str, Any]", current_app.jinja_env.globals)
     csrf_token = makers.get("csrf_token")
     return {} if csrf_token is None else {"csrf_token": str(csrf_token())}
-
-
-def _response(accounts: AccountRoutes[Any, Any], reply: Reply) -> Response:
-    if reply.location is not None:
-        response = cast("Response", redirect(reply.location, reply.status))
-    elif reply.page is not None:
-        response = Response(accounts.render(reply.page), reply.status, dict(PAGE_HEADERS))
-    elif reply.status == 204:
-        response = Response(status=204)
-    else:
-        response = _json(reply.content, reply.status)
-    response.headers.update(dict(reply.headers))  # older Werkzeugs know no other mapping
-    return response
-
-
-def _json(content: object, status: int) -> Response:
-    return Response(to_json(content), status, mimetype="application/json")

@@ -8,8 +8,7 @@ import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, fields
-from typing import Any, Final, Generic, NamedTuple, Self, TypeVar, Unpack, cast, get_type_hints
-from urllib.parse import quote, urlsplit
+from typing import Any, Final, Generic, Self, TypeVar, Unpack, cast, get_type_hints
 
 try:
     from litestar import Litestar, Request, Response, Router
@@ -66,23 +65,24 @@ from lucia._rules.accounts import (
     AccountRoute,
     Reply,
     Submission,
+    check_charset,
     read_body,
 )
 from lucia._rules.pages import PAGE_HEADERS
-from lucia._rules.redirects import check_redirect, login_location, prefers_page
-from lucia._rules.requests import Transport
+from lucia._rules.redirects import below_root, check_redirect, login_location, prefers_page
+from lucia._rules.requests import Transport, check_transport, required
 from lucia._rules.responses import ERRORS, response_for
 from lucia._typing import UserIdT, UserT, with_defaults
-from lucia.errors import InvalidRequest, NotAuthenticated
+from lucia.errors import InvalidInput, InvalidRequest, LuciaError, NotAuthenticated
 from lucia.middleware._threads import Run, ThreadAuthRequest
-from lucia.middleware.asgi import ASGIExchange, ASGISender, check_auth
+from lucia.middleware.asgi import ASGIExchange, ASGISender, RequestState, check_auth
 from lucia.models import Session, SessionUser
 
 __all__ = ["LitestarAuth", "ThreadAuthRequest", "login_required"]
 
 T = TypeVar("T")
 
-_EXCHANGES: Final = "lucia.litestar"
+_KEY: Final = "lucia.litestar"
 _CLOSE: Final = "lucia.litestar.close"
 _CSRF_FIELD: Final = "_csrf_token"  # the name is fixed in Litestar
 _UNPROTECTED_METHODS: Final[Sequence[Method]] = ("OPTIONS", "HEAD")  # as in Litestar's SessionAuth
@@ -110,13 +110,6 @@ _EXCEPTIONS: Final[Mapping[int, type[HTTPException]]] = {
     429: TooManyRequestsException,
     503: ServiceUnavailableException,
 }
-
-
-class _Exchanges(NamedTuple):
-    """The state of one plugin in a connection's scope."""
-
-    exchange: ASGIExchange
-    request: AsyncAuthRequest[Any, Any]
 
 
 @with_defaults
@@ -197,6 +190,7 @@ class LitestarAuth(InitPlugin, ReceiveRoutePlugin, Generic[UserT, UserIdT]):
         scheme_name: str = "session",
     ) -> None:
         check_auth(auth)
+        check_transport(transport)
         self.auth = auth
         self.transport: Transport = transport
         self.forbid_cross_site = forbid_cross_site
@@ -230,10 +224,11 @@ class LitestarAuth(InitPlugin, ReceiveRoutePlugin, Generic[UserT, UserIdT]):
             "optional_user": Provide(self.optional_user),
             **app_config.dependencies,
         }
-        app_config.exception_handlers = {
-            **dict.fromkeys(ERRORS, self._respond),
-            **app_config.exception_handlers,
-        }
+        if LuciaError not in app_config.exception_handlers:
+            app_config.exception_handlers = {
+                **dict.fromkeys(ERRORS, self._respond),
+                **app_config.exception_handlers,
+            }
         if app_config.openapi_config is not None:
             app_config.openapi_config = self._with_schemes(app_config.openapi_config)
         return app_config
@@ -263,13 +258,13 @@ class LitestarAuth(InitPlugin, ReceiveRoutePlugin, Generic[UserT, UserIdT]):
         self._token_routes.add(f"{name}.token")
         handlers: list[HTTPRouteHandler] = []
         for route in accounts.routes:
-            gives = route.gives
+            response_body = route.response_body
             if route.name == "me" and "show_user" in settings:
-                gives = get_type_hints(settings["show_user"]).get("return", Any)
+                response_body = get_type_hints(settings["show_user"]).get("return", Any)
             handler = HTTPRouteHandler(
                 route.path.replace("{handle}", "{handle:str}"),
                 http_method=route.method,
-                name=f"{name}.{route.name}_page" if route.is_page else f"{name}.{route.name}",
+                name=f"{name}.{route.endpoint}",
                 media_type=MediaType.HTML if route.is_page else MediaType.JSON,
                 status_code=route.status,
                 summary=route.summary,
@@ -279,7 +274,7 @@ class LitestarAuth(InitPlugin, ReceiveRoutePlugin, Generic[UserT, UserIdT]):
             )
             if route.needs_login:
                 handler.security = self._requirements
-            handlers.append(handler(self._endpoint(accounts, route, gives)))
+            handlers.append(handler(self._endpoint(accounts, route, response_body)))
         return Router(
             path,
             route_handlers=handlers,
@@ -296,7 +291,7 @@ class LitestarAuth(InitPlugin, ReceiveRoutePlugin, Generic[UserT, UserIdT]):
         Raises:
             RuntimeError: the application does not have this plugin.
         """
-        return cast("AsyncAuthRequest[UserT, UserIdT]", _exchanges(self, scope).request)
+        return cast("AsyncAuthRequest[UserT, UserIdT]", _state(self, scope).request)
 
     def sync_auth_request(self, scope: Scope) -> ThreadAuthRequest[UserT, UserIdT]:
         """Return the ``AuthRequest`` for a handler that Litestar runs in a thread."""
@@ -317,10 +312,7 @@ class LitestarAuth(InitPlugin, ReceiveRoutePlugin, Generic[UserT, UserIdT]):
         Raises:
             NotAuthenticated: the request is a visitor's; the response is 401.
         """
-        session = await self.auth_request(scope).validate()
-        if session is None:
-            raise NotAuthenticated
-        return session
+        return required(await self.auth_request(scope).validate())
 
     async def session_user(self, scope: Scope) -> SessionUser[UserT, UserIdT]:
         """Return the connection's session and user.
@@ -328,10 +320,7 @@ class LitestarAuth(InitPlugin, ReceiveRoutePlugin, Generic[UserT, UserIdT]):
         Raises:
             NotAuthenticated: the request is a visitor's; the response is 401.
         """
-        both = await self.auth_request(scope).validate_user()
-        if both is None:
-            raise NotAuthenticated
-        return both
+        return required(await self.auth_request(scope).validate_user())
 
     async def current_user(self, scope: Scope) -> UserT:
         """Return the connection's user.
@@ -361,11 +350,11 @@ class LitestarAuth(InitPlugin, ReceiveRoutePlugin, Generic[UserT, UserIdT]):
 
         That is the response to an error which other middleware raised, and 404 and 405.
         """
-        found: _Exchanges | None = scope.get(_EXCHANGES, {}).get(self)
-        if message["type"] == "http.response.start" and found is not None:
-            exchange = found.exchange
-            if exchange.cookies and not exchange.started:
-                message["headers"] = exchange.with_cookies(message.get("headers", ()))
+        state: RequestState | None = scope.get(_KEY, {}).get(self)
+        if message["type"] == "http.response.start" and state is not None:
+            exchange = state.exchange
+            if exchange.varies is not None and not exchange.started:
+                message["headers"] = exchange.with_own(message.get("headers", ()))
             exchange.started = True
 
     def _respond(self, request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
@@ -386,13 +375,13 @@ class LitestarAuth(InitPlugin, ReceiveRoutePlugin, Generic[UserT, UserIdT]):
         """Return the URL of the login page; None if the response is 401."""
         if self.login_url is None or not prefers_page(request.headers.get("accept")):
             return None
-        path = quote(request.url.path)
-        # A login page that needs a login itself would redirect to itself for ever.
-        if path == urlsplit(self.login_url).path:
-            return None
-        if query := request.scope["query_string"].decode("latin-1"):
-            path = f"{path}?{query}"
-        return login_location(self.login_url, request.method, path)
+        return login_location(
+            below_root(self.login_url, request.scope.get("root_path", "")),
+            method=request.method,
+            path=request.url.path,
+            query=request.scope["query_string"].decode("latin-1"),
+            host=request.url.netloc,
+        )
 
     def _needs_login(self, route: HTTPRoute, handler: HTTPRouteHandler) -> bool:
         if login_required in handler.resolve_guards() and _installed(handler.app) is self:
@@ -432,16 +421,16 @@ class LitestarAuth(InitPlugin, ReceiveRoutePlugin, Generic[UserT, UserIdT]):
                 scheme.flows = OAuthFlows(password=OAuthFlow(scopes={}, token_url=path))
 
     def _endpoint(
-        self, accounts: AsyncAccountRoutes[UserT, UserIdT], route: AccountRoute, gives: Any
+        self, accounts: AsyncAccountRoutes[UserT, UserIdT], route: AccountRoute, response_body: Any
     ) -> Callable[..., Coroutine[Any, Any, Response[Any]]]:
         async def endpoint(request: Request[Any, Any, Any]) -> Response[Any]:
             submission = await _submission(request)
             reply = await accounts.handle(route, self.auth_request(request.scope), submission)
-            return _response(accounts, reply)
+            return _response(reply)
 
         endpoint.__name__ = route.name
         # Litestar documents the response by the annotation.
-        shown = None if gives is None else cast("Any", Response)[gives]
+        shown = None if response_body is None else cast("Any", Response)[response_body]
         endpoint.__annotations__ = {"request": Request[Any, Any, Any], "return": shown}
         return endpoint
 
@@ -473,12 +462,12 @@ class _Middleware(AbstractAuthenticationMiddleware):
         self._web = web
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        found = _exchanges(self._web, scope)
-        send = ASGISender(found.exchange, scope, send)
+        state = _state(self._web, scope)
+        send = ASGISender(state.exchange, scope, send)
         if scope["type"] == "websocket":
             send = _with_close_code(scope, send)
         try:
-            if self._web.forbid_cross_site and found.request.origin_failure is not None:
+            if self._web.forbid_cross_site and state.request.is_cross_site:
                 raise InvalidRequest
             if self._web.required:
                 await super().__call__(scope, receive, send)
@@ -497,16 +486,16 @@ class _Middleware(AbstractAuthenticationMiddleware):
         return await self._web.authenticate(connection.scope)
 
 
-def _exchanges(web: LitestarAuth[Any, Any], scope: Any) -> _Exchanges:
-    kept: dict[object, _Exchanges] = scope.setdefault(_EXCHANGES, {})
-    found = kept.get(web)
-    if found is None:
+def _state(web: LitestarAuth[Any, Any], scope: Any) -> RequestState:
+    states: dict[object, RequestState] = scope.setdefault(_KEY, {})
+    state = states.get(web)
+    if state is None:
         if web not in Litestar.from_scope(scope).plugins:
             raise _not_installed()
         exchange = ASGIExchange(scope)
-        found = _Exchanges(exchange, web.auth.handle_request(exchange, web.transport))
-        kept[web] = found
-    return found
+        state = RequestState(exchange, web.auth.handle_request(exchange, web.transport))
+        states[web] = state
+    return state
 
 
 async def _choose_close(error: Exception, scope: Any) -> None:
@@ -569,22 +558,9 @@ def _security_schemes(
 
 def _run_in(loop: asyncio.AbstractEventLoop) -> Run:
     def run(function: Callable[[], Coroutine[Any, Any, T]], /) -> T:
-        if _in_event_loop():
-            raise RuntimeError(
-                "this handler runs in the event loop and would wait for itself: "
-                "give it sync_to_thread=True, or write it with async def and auth_request"
-            )
         return asyncio.run_coroutine_threadsafe(function(), loop).result()
 
     return run
-
-
-def _in_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 def _operation_class(route: AccountRoute) -> type[Operation]:
@@ -593,9 +569,9 @@ def _operation_class(route: AccountRoute) -> type[Operation]:
     Litestar finds out a body by the argument ``data``. A ready route has none: it reads both JSON
     and forms.
     """
-    if route.takes is None:
+    if route.request_body is None:
         return Operation
-    names = [field.name for field in fields(route.takes)]
+    names = [field.name for field in fields(route.request_body)]
     text = Schema(type=OpenAPIType.STRING)
     schema = Schema(type=OpenAPIType.OBJECT, properties=dict.fromkeys(names, text), required=names)
     kinds = ("application/json", "application/x-www-form-urlencoded")
@@ -612,14 +588,15 @@ def _operation_class(route: AccountRoute) -> type[Operation]:
 
 async def _submission(request: Request[Any, Any, Any]) -> Submission:
     fields, is_form = await _fields(request)
-    following = fields.get("next") if is_form else None
     token = csrf_token({"request": request})
     return Submission(
         fields=fields,
         is_form=is_form,
         wants_page=prefers_page(request.headers.get("accept")),
         path=request.url.path,
-        next=following or request.query_params.get("next"),
+        root=request.scope.get("root_path", ""),
+        host=request.url.netloc,
+        query_next=request.query_params.get("next"),
         handle=request.path_params.get("handle", ""),
         user_agent=request.headers.get("user-agent", ""),
         hidden={_CSRF_FIELD: token} if token else {},
@@ -632,18 +609,24 @@ async def _fields(request: Request[Any, Any, Any]) -> tuple[Mapping[str, Any], b
         return {}, False
     kind = request.headers.get("content-type", "")
     if kind.startswith("multipart/form-data"):
-        form = await request.form()
+        check_charset(kind)
+        try:
+            form = await request.form()
+        except UnicodeDecodeError:
+            raise InvalidInput("the body is not a form") from None
         return {name: value for name, value in form.items() if isinstance(value, str)}, True
     return read_body(kind, await request.body())
 
 
-def _response(accounts: AsyncAccountRoutes[Any, Any], reply: Reply) -> Response[Any]:
+def _response(reply: Reply) -> Response[Any]:
     headers = dict(reply.headers)
     if reply.location is not None:
         return Redirect(reply.location, status_code=303, headers=headers)
-    if reply.page is not None:
-        html, headers = accounts.render(reply.page), {**headers, **PAGE_HEADERS}
-        return Response(html, status_code=reply.status, headers=headers, media_type=MediaType.HTML)
+    if reply.html is not None:
+        headers |= PAGE_HEADERS
+        return Response(
+            reply.html, status_code=reply.status, headers=headers, media_type=MediaType.HTML
+        )
     if reply.status in _EXCEPTIONS:
         raise _EXCEPTIONS[reply.status](detail=reply.content.detail, headers=headers)
     return Response(

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from functools import partial, wraps
 from inspect import isawaitable
-from typing import Any, Final, Generic, NamedTuple, NoReturn, ParamSpec, TypeVar, Unpack, cast
+from typing import Any, Final, Generic, NoReturn, ParamSpec, TypeVar, Unpack, cast
 
 try:
     from quart import (
@@ -23,7 +23,6 @@ try:
     from quart.typing import ResponseTypes
     from quart.wrappers import BaseRequestWebsocket
     from werkzeug.exceptions import default_exceptions
-    from werkzeug.local import LocalProxy
 except ImportError as error:
     raise ImportError(
         'lucia.middleware.quart needs Quart: pip install "lucia-auth[quart]"'
@@ -32,23 +31,37 @@ except ImportError as error:
 from lucia._async.accounts import AsyncAccountRoutes, AsyncAccountSettings
 from lucia._async.auth import AsyncAuth
 from lucia._async.request import AsyncAuthRequest
+from lucia._compat.awaited import AsyncTruth
 from lucia._rules.accounts import (
     AccountRoute,
     ErrorDetail,
-    Reply,
     Submission,
     check_body_length,
+    check_charset,
     read_body,
-    to_json,
 )
-from lucia._rules.pages import PAGE_HEADERS
 from lucia._rules.redirects import prefers_page
-from lucia._rules.requests import Transport
+from lucia._rules.requests import Transport, check_transport, required
 from lucia._rules.responses import ERRORS, response_for
 from lucia._typing import UserIdT, UserT, with_defaults
-from lucia.errors import InvalidRequest, NotAuthenticated
-from lucia.middleware._werkzeug import handle_http_error, login_redirect
-from lucia.middleware.asgi import ASGIExchange, ASGISender, Receive, Scope, Send, check_auth
+from lucia.errors import InvalidRequest, LuciaError, NotAuthenticated
+from lucia.middleware._werkzeug import (
+    FORMS,
+    RequestProxy,
+    handle_http_error,
+    json_response,
+    login_redirect,
+    response_of,
+)
+from lucia.middleware.asgi import (
+    ASGIExchange,
+    ASGISender,
+    Receive,
+    RequestState,
+    Scope,
+    Send,
+    check_auth,
+)
 from lucia.models import Session, SessionUser
 
 __all__ = ["QuartAuth", "current_session", "current_user", "login_required"]
@@ -59,13 +72,6 @@ T_co = TypeVar("T_co", covariant=True)
 
 _EXTENSION: Final = "lucia"
 _KEY: Final = "lucia.quart"
-
-
-class _Exchanges(NamedTuple):
-    """The state of one extension in a request's scope."""
-
-    exchange: ASGIExchange
-    request: AsyncAuthRequest[Any, Any]
 
 
 @with_defaults
@@ -80,7 +86,8 @@ class QuartAuth(Generic[UserT, UserIdT]):
 
     ``init_app`` also handles the library's errors that a view does not catch, without telling which
     credential was wrong: as the ``HTTPException`` of their status, so that the application's own
-    handlers for 401, 403 and so on take precedence, and so do those for the library's classes.
+    handlers for 401, 403 and so on take precedence, and so do those for the library's classes, also
+    for ``LuciaError``.
     Without such a handler clients get JSON, and browsers Quart's page. A WebSocket that was not
     accepted yet is refused with that response, an accepted one is closed with 1013 where the status
     would be 503, else with 1008.
@@ -101,6 +108,7 @@ class QuartAuth(Generic[UserT, UserIdT]):
 
     Raises:
         TypeError: ``auth`` is not an ``AsyncAuth``.
+        ValueError: ``transport`` is none of the three.
     """
 
     def __init__(
@@ -113,6 +121,7 @@ class QuartAuth(Generic[UserT, UserIdT]):
         login_view: str | None = None,
     ) -> None:
         check_auth(auth)
+        check_transport(transport)
         self.auth = auth
         self.transport: Transport = transport
         self.forbid_cross_site = forbid_cross_site
@@ -135,9 +144,8 @@ class QuartAuth(Generic[UserT, UserIdT]):
             app.before_websocket(self._forbid)
         app.context_processor(_template_context)
         handlers: Mapping[Any, Any] = app.error_handler_spec[None][None]
-        for error in ERRORS:
-            if error not in handlers:
-                app.register_error_handler(error, self._respond)
+        if LuciaError not in handlers:
+            app.register_error_handler(LuciaError, self._respond)
 
     def blueprint(
         self,
@@ -158,7 +166,7 @@ class QuartAuth(Generic[UserT, UserIdT]):
         for route in accounts.routes:
             blueprint.add_url_rule(
                 route.path.replace("{handle}", "<handle>"),
-                endpoint=f"{route.name}_page" if route.is_page else route.name,
+                endpoint=route.endpoint,
                 view_func=self._view(accounts, route),
                 methods=[route.method],
             )
@@ -172,13 +180,15 @@ class QuartAuth(Generic[UserT, UserIdT]):
         """
         if self not in _installed():
             raise _not_installed()
-        found = self._exchanges(_scope(_connection()))
-        return cast("AsyncAuthRequest[UserT, UserIdT]", found.request)
+        state = self._state(_scope(_connection()))
+        return cast("AsyncAuthRequest[UserT, UserIdT]", state.request)
 
+    @AsyncTruth.needs_await
     async def optional_session(self) -> Session[UserIdT] | None:
         """Return the request's session, or None for a visitor."""
         return await self.request().validate()
 
+    @AsyncTruth.needs_await
     async def optional_user(self) -> UserT | None:
         """Return the request's user, or None for a visitor."""
         both = await self.request().validate_user()
@@ -190,10 +200,7 @@ class QuartAuth(Generic[UserT, UserIdT]):
         Raises:
             NotAuthenticated: the request is a visitor's; the response is 401.
         """
-        session = await self.request().validate()
-        if session is None:
-            raise NotAuthenticated
-        return session
+        return required(await self.request().validate())
 
     async def session_user(self) -> SessionUser[UserT, UserIdT]:
         """Return the request's session and user.
@@ -201,10 +208,7 @@ class QuartAuth(Generic[UserT, UserIdT]):
         Raises:
             NotAuthenticated: the request is a visitor's; the response is 401.
         """
-        both = await self.request().validate_user()
-        if both is None:
-            raise NotAuthenticated
-        return both
+        return required(await self.request().validate_user())
 
     async def user(self) -> UserT:
         """Return the request's user.
@@ -214,40 +218,42 @@ class QuartAuth(Generic[UserT, UserIdT]):
         """
         return (await self.session_user()).user
 
-    def _exchanges(self, scope: Scope) -> _Exchanges:
-        kept: dict[object, _Exchanges] = scope.setdefault(_KEY, {})
-        found = kept.get(self)
-        if found is None:
+    def _state(self, scope: Scope) -> RequestState:
+        states: dict[object, RequestState] = scope.setdefault(_KEY, {})
+        state = states.get(self)
+        if state is None:
             exchange = ASGIExchange(scope)
-            found = _Exchanges(exchange, self.auth.handle_request(exchange, self.transport))
-            kept[self] = found
-        return found
+            state = RequestState(exchange, self.auth.handle_request(exchange, self.transport))
+            states[self] = state
+        return state
 
     def _with_cookies(self, connection_class: Callable[..., Any]) -> Any:
         """Return what replaces a class of Quart's connections; their responses have the cookies."""
 
         def connect(app: Quart, scope: Scope) -> Callable[[Receive, Send], Awaitable[None]]:
             handle = connection_class(app, scope)
-            exchange = self._exchanges(scope).exchange
+            exchange = self._state(scope).exchange
             return lambda receive, send: handle(receive, ASGISender(exchange, scope, send))
 
         return connect
 
     async def _forbid(self) -> None:
-        if self.request().origin_failure is not None:
+        if self.request().is_cross_site:
             raise InvalidRequest
 
     # None for a WebSocket, which Quart's type of error handlers leaves out; hence Any.
-    async def _respond(self, error: Exception) -> Any:
+    async def _respond(self, error: LuciaError) -> Any:
+        if not isinstance(error, ERRORS):
+            raise error
         connection = _connection()
         answer = response_for(error, self.transport)
-        exchange = self._exchanges(_scope(connection)).exchange
+        exchange = self._state(_scope(connection)).exchange
         if exchange.is_websocket and exchange.started:
             await websocket.close(answer.close_code, answer.close_reason)
             return None
         wants_page = prefers_page(connection.headers.get("Accept"))
         if wants_page and isinstance(error, NotAuthenticated):
-            location = self._login_location(connection)
+            location = login_redirect(connection, self.login_view, url_for)
             if location is not None:
                 return redirect(location, 303)
         http_error = default_exceptions[answer.status](answer.detail)
@@ -255,27 +261,21 @@ class QuartAuth(Generic[UserT, UserIdT]):
         if handled is None:
             return None  # a WebSocket, which the application's own handler has closed
         if handled is http_error and not wants_page:
-            response: ResponseTypes = _json(ErrorDetail(answer.detail), answer.status)
+            response: ResponseTypes = json_response(
+                Response, ErrorDetail(answer.detail), answer.status
+            )
         else:
             response = await current_app.make_response(handled)
         for name, value in answer.headers.items():
             response.headers.setdefault(name, value)
         return response
 
-    def _login_location(self, connection: BaseRequestWebsocket) -> str | None:
-        """Return the URL of the login page, or None if there is none or this is it."""
-        view = self.login_view
-        if view is None:
-            return None
-        login_url = view if view.startswith(("/", "http://", "https://")) else url_for(view)
-        return login_redirect(connection, login_url)
-
     def _view(
         self, accounts: AsyncAccountRoutes[UserT, UserIdT], route: AccountRoute
     ) -> Callable[..., Coroutine[Any, Any, ResponseTypes]]:
         async def view(handle: str = "") -> ResponseTypes:
             reply = await accounts.handle(route, self.request(), await _submission(handle))
-            return _response(accounts, reply)
+            return response_of(Response, reply)
 
         return view
 
@@ -391,7 +391,7 @@ async def _value(read: Callable[[], Awaitable[T]]) -> T:
     try:
         return await read()
     except Exception as error:
-        return cast("T", LocalProxy(partial(_raise, error)))
+        return cast("T", RequestProxy(partial(_raise, error)))
 
 
 def _raise(error: Exception) -> NoReturn:
@@ -400,22 +400,25 @@ def _raise(error: Exception) -> NoReturn:
 
 async def _submission(handle: str) -> Submission:
     check_body_length(request.content_length or 0)
+    check_charset(request.content_type or "")
+    body = cast("bytes", await request.get_data())
+    check_body_length(len(body))  # the client need not have told its length
     fields: Mapping[str, Any]
-    is_form = request.mimetype in ("application/x-www-form-urlencoded", "multipart/form-data")
+    is_form = request.mimetype in FORMS
     if is_form:
         # By Quart's own parser: another extension may have read the body already.
         form: Any = await cast("Any", request).form
         fields = form.to_dict()
     else:
-        body = cast("bytes", await request.get_data())
         fields, is_form = read_body(request.content_type or "", body)
-    following = fields.get("next") if is_form else None
     return Submission(
         fields=fields,
         is_form=is_form,
         wants_page=prefers_page(request.headers.get("Accept")),
         path=request.root_path + request.path,
-        next=following or request.args.get("next"),
+        root=request.root_path,
+        host=request.host,
+        query_next=request.args.get("next"),
         handle=handle,
         user_agent=request.headers.get("User-Agent", ""),
         hidden=await _csrf_field(),
@@ -431,21 +434,3 @@ async def _csrf_field() -> Mapping[str, str]:
         return {}
     token = csrf_token()
     return {"csrf_token": str(await token if isawaitable(token) else token)}
-
-
-def _response(accounts: AsyncAccountRoutes[Any, Any], reply: Reply) -> ResponseTypes:
-    response: ResponseTypes
-    if reply.location is not None:
-        response = redirect(reply.location, reply.status)
-    elif reply.page is not None:
-        response = Response(accounts.render(reply.page), reply.status, dict(PAGE_HEADERS))
-    elif reply.status == 204:
-        response = Response(status=204)
-    else:
-        response = _json(reply.content, reply.status)
-    response.headers.update(dict(reply.headers))  # older Werkzeugs know no other mapping
-    return response
-
-
-def _json(content: object, status: int) -> Response:
-    return Response(to_json(content), status, mimetype="application/json")

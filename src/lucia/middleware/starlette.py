@@ -1,24 +1,18 @@
 """Starlette: the middleware, responses to errors, the session in routes, and the ready routes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Generic, Unpack
 
 try:
     from anyio import from_thread
     from starlette.applications import Starlette
-    from starlette.authentication import (
-        AuthCredentials,
-        AuthenticationBackend,
-        AuthenticationError,
-        BaseUser,
-    )
+    from starlette.authentication import AuthCredentials, BaseUser, UnauthenticatedUser
     from starlette.middleware import Middleware
-    from starlette.middleware.authentication import AuthenticationMiddleware
     from starlette.requests import HTTPConnection, Request
     from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
     from starlette.routing import Route
-    from starlette.types import ASGIApp
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
     from starlette.websockets import WebSocket
 except ImportError as error:
     raise ImportError(
@@ -28,17 +22,19 @@ except ImportError as error:
 from lucia._async.accounts import AsyncAccountRoutes, AsyncAccountSettings
 from lucia._async.auth import AsyncAuth
 from lucia._async.request import AsyncAuthRequest
+from lucia._compat.awaited import AsyncTruth
 from lucia._rules.accounts import (
-    MAX_BODY_BYTES,
     AccountRoute,
     Reply,
     Submission,
+    check_body_length,
+    check_charset,
     read_body,
     to_json,
 )
 from lucia._rules.pages import PAGE_HEADERS
-from lucia._rules.redirects import check_redirect, login_location, prefers_page
-from lucia._rules.requests import Transport
+from lucia._rules.redirects import below_root, check_redirect, login_location, prefers_page
+from lucia._rules.requests import Transport, check_transport, required
 from lucia._rules.responses import ERRORS, response_for
 from lucia._typing import UserIdT, UserT, with_defaults
 from lucia.errors import LuciaError, NotAuthenticated
@@ -58,8 +54,8 @@ class StarletteAuth(Generic[UserT, UserIdT]):
     ``InvalidCredentials``, 403 for ``InvalidRequest`` and ``RequestUnauthorized``, 409 for
     ``DuplicateKeyId``, 422 with its message for ``InvalidInput``, 429 for ``TooManyAttempts``, 503
     for ``Overloaded`` and ``StoreUnavailable``. A WebSocket is closed with 1013 where the status
-    would be 503, else with 1008. The application's own exception handlers for these classes take
-    precedence.
+    would be 503, else with 1008. The application's own exception handlers for these classes, and
+    for ``LuciaError``, take precedence.
 
     Args:
         auth: the application's ``AsyncAuth``.
@@ -74,7 +70,7 @@ class StarletteAuth(Generic[UserT, UserIdT]):
 
     Raises:
         TypeError: ``auth`` is not an ``AsyncAuth``.
-        ValueError: ``login_url`` is not a URL.
+        ValueError: ``login_url`` is not a URL, or ``transport`` is none of the three.
     """
 
     def __init__(
@@ -87,6 +83,7 @@ class StarletteAuth(Generic[UserT, UserIdT]):
         login_url: str | None = None,
     ) -> None:
         check_auth(auth)
+        check_transport(transport)
         self.auth = auth
         self.transport: Transport = transport
         self.forbid_cross_site = forbid_cross_site
@@ -101,15 +98,17 @@ class StarletteAuth(Generic[UserT, UserIdT]):
 
         Raises:
             RuntimeError: the application has started.
+            TypeError: it is no application, but for example a router.
         """
+        if not hasattr(app, "build_middleware_stack"):
+            raise TypeError(f"install needs the application, not {type(app).__name__}")
         if app.middleware_stack is not None:
             raise RuntimeError("install the auth before the application has started")
         # Wrapped where the stack is built: the response 500 is made outside of all added
         # middleware.
         build = app.build_middleware_stack
         app.build_middleware_stack = lambda: self._wrap(build())  # type: ignore[method-assign]
-        for error in ERRORS:
-            app.exception_handlers.setdefault(error, self._respond)
+        app.exception_handlers.setdefault(LuciaError, self._respond_to_error)
 
     def routes(self, prefix: str = "", **settings: Unpack[AsyncAccountSettings]) -> Sequence[Route]:
         """Return the ready routes: sign up, log in and out, devices, change of the password.
@@ -122,9 +121,9 @@ class StarletteAuth(Generic[UserT, UserIdT]):
         return [
             Route(
                 prefix + route.path,
-                partial(self.respond_to, accounts, route),
+                partial(_respond, self, accounts, route),
                 methods=[route.method],
-                name=f"{route.name}_page" if route.is_page else route.name,
+                name=route.endpoint,
             )
             for route in accounts.routes
         ]
@@ -132,19 +131,23 @@ class StarletteAuth(Generic[UserT, UserIdT]):
     def authentication_middleware(
         self, scopes: Callable[[UserT], Sequence[str]] | None = None
     ) -> Middleware:
-        """Return Starlette's ``AuthenticationMiddleware`` for this auth.
+        """Return a middleware that does what Starlette's ``AuthenticationMiddleware`` does.
 
         ``request.user`` is then a :class:`LuciaUser` or Starlette's ``UnauthenticatedUser``, and
         ``@requires("authenticated")`` works. A store error is responded to as anywhere else.
 
         Args:
-            scopes: returns what a user may do besides being ``authenticated``. It needs a user
-                adapter.
+            scopes: returns what a user may do besides being ``authenticated``.
+
+        Raises:
+            TypeError: there are ``scopes``, and no user adapter.
         """
+        if scopes is not None and not self.auth.has_users:
+            raise TypeError("scopes= needs users: make the AsyncAuth with a user adapter, users=")
         return Middleware(
-            AuthenticationMiddleware,
-            backend=_Backend(self, scopes),
-            on_error=self._respond_to_backend,
+            _Authentication,
+            authenticate=partial(self._authenticate, scopes),
+            respond=self._respond_to_error,
         )
 
     def request(self, connection: HTTPConnection) -> AsyncAuthRequest[UserT, UserIdT]:
@@ -155,10 +158,12 @@ class StarletteAuth(Generic[UserT, UserIdT]):
         """Return the ``AuthRequest`` for a route that is a plain function."""
         return ThreadAuthRequest(self.request(connection), from_thread.run)
 
+    @AsyncTruth.needs_await
     async def optional_session(self, connection: HTTPConnection) -> Session[UserIdT] | None:
         """Return the request's session, or None for a visitor."""
         return await self.request(connection).validate()
 
+    @AsyncTruth.needs_await
     async def optional_user(self, connection: HTTPConnection) -> UserT | None:
         """Return the request's user, or None for a visitor."""
         both = await self.request(connection).validate_user()
@@ -170,10 +175,7 @@ class StarletteAuth(Generic[UserT, UserIdT]):
         Raises:
             NotAuthenticated: the request is a visitor's; the response is 401.
         """
-        session = await self.request(connection).validate()
-        if session is None:
-            raise NotAuthenticated
-        return session
+        return required(await self.request(connection).validate())
 
     async def session_user(self, connection: HTTPConnection) -> SessionUser[UserT, UserIdT]:
         """Return the request's session and user.
@@ -181,10 +183,7 @@ class StarletteAuth(Generic[UserT, UserIdT]):
         Raises:
             NotAuthenticated: the request is a visitor's; the response is 401.
         """
-        both = await self.request(connection).validate_user()
-        if both is None:
-            raise NotAuthenticated
-        return both
+        return required(await self.request(connection).validate_user())
 
     async def user(self, connection: HTTPConnection) -> UserT:
         """Return the request's user.
@@ -193,25 +192,6 @@ class StarletteAuth(Generic[UserT, UserIdT]):
             NotAuthenticated: the request is a visitor's; the response is 401.
         """
         return (await self.session_user(connection)).user
-
-    async def respond_to(
-        self,
-        accounts: AsyncAccountRoutes[UserT, UserIdT],
-        route: AccountRoute,
-        request: Request,
-    ) -> Response:
-        """Return the response of a ready route."""
-        return response_of(accounts, await self.reply_to(accounts, route, request))
-
-    async def reply_to(
-        self,
-        accounts: AsyncAccountRoutes[UserT, UserIdT],
-        route: AccountRoute,
-        request: Request,
-    ) -> Reply:
-        """Run a ready route, and return what it responds."""
-        submission = await _submission(request)
-        return await accounts.handle(route, self.request(request), submission)
 
     def _wrap(self, app: ASGIApp) -> ASGIApp:
         middleware = LuciaMiddleware(
@@ -224,17 +204,29 @@ class StarletteAuth(Generic[UserT, UserIdT]):
         # Not the middleware itself: only servers need its coroutine, and here Starlette calls it.
         return middleware.handle
 
+    async def _authenticate(
+        self, scopes: Callable[[UserT], Sequence[str]] | None, connection: HTTPConnection
+    ) -> tuple[AuthCredentials, BaseUser]:
+        if self.auth.has_users:
+            both = await self.request(connection).validate_user()
+            if both is not None:
+                own = () if scopes is None else scopes(both.user)
+                return AuthCredentials(["authenticated", *own]), LuciaUser(*both)
+        else:
+            session = await self.optional_session(connection)
+            if session is not None:
+                return AuthCredentials(["authenticated"]), LuciaUser(session, None)
+        return AuthCredentials(), UnauthenticatedUser()
+
     # Starlette has different types for handlers of requests and of WebSockets, hence Any.
-    async def _respond(self, connection: Any, error: Exception) -> Any:
+    async def _respond_to_error(self, connection: Any, error: Exception) -> Any:
+        if not isinstance(error, ERRORS):
+            raise error
         if isinstance(connection, WebSocket):
             response = response_for(error, self.transport)
             await connection.close(code=response.close_code, reason=response.close_reason)
             return None
         return self._error_response(connection, error)
-
-    def _respond_to_backend(self, connection: HTTPConnection, error: Exception) -> Response:
-        cause = error.__cause__
-        return self._error_response(connection, cause if isinstance(cause, Exception) else error)
 
     def _error_response(self, connection: HTTPConnection, error: Exception) -> Response:
         if (
@@ -242,10 +234,14 @@ class StarletteAuth(Generic[UserT, UserIdT]):
             and isinstance(error, NotAuthenticated)
             and prefers_page(connection.headers.get("accept"))
         ):
-            path = _path_of(connection)
-            if query := connection.url.query:
-                path = f"{path}?{query}"
-            location = login_location(self.login_url, connection.scope["method"], path)
+            root, path = _paths(connection)
+            location = login_location(
+                below_root(self.login_url, root),
+                method=connection.scope["method"],
+                path=path,
+                query=connection.scope["query_string"].decode("latin-1"),
+                host=connection.url.netloc,
+            )
             if location is not None:
                 return RedirectResponse(location, 303)
         response = response_for(error, self.transport)
@@ -280,49 +276,81 @@ class LuciaUser(BaseUser):
         return str(self.session.user_id)
 
 
-class _Backend(AuthenticationBackend, Generic[UserT, UserIdT]):
-    """The backend of ``AuthenticationMiddleware``, which validates the session."""
+class _Authentication:
+    """Sets ``request.user`` and ``request.auth``, as Starlette's ``AuthenticationMiddleware``.
+
+    That one would close each WebSocket with 1000, whatever the error is.
+
+    Args:
+        app: the application further inside.
+        authenticate: returns what ``request.auth`` and ``request.user`` are.
+        respond: returns the response to an error, or closes the WebSocket.
+    """
 
     def __init__(
         self,
-        web: StarletteAuth[UserT, UserIdT],
-        scopes: Callable[[UserT], Sequence[str]] | None,
+        app: ASGIApp,
+        authenticate: Callable[[HTTPConnection], Awaitable[tuple[AuthCredentials, BaseUser]]],
+        respond: Callable[[HTTPConnection, Exception], Awaitable[Response | None]],
     ) -> None:
-        self._web = web
-        self._scopes = scopes
+        self._app = app
+        self._authenticate = authenticate
+        self._respond = respond
 
-    async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser] | None:
-        request = self._web.request(conn)
-        try:
-            if not self._web.auth.has_users:
-                session = await request.validate()
-                if session is None:
-                    return None
-                return AuthCredentials(["authenticated"]), LuciaUser(session, None)
-            both = await request.validate_user()
-        except LuciaError as error:
-            # The exception handlers of the application are further inside.
-            raise AuthenticationError from error
-        if both is None:
-            return None
-        scopes = () if self._scopes is None else self._scopes(both.user)
-        return AuthCredentials(["authenticated", *scopes]), LuciaUser(*both)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket"):
+            is_websocket = scope["type"] == "websocket"
+            connection = WebSocket(scope, receive, send) if is_websocket else Request(scope)
+            try:
+                scope["auth"], scope["user"] = await self._authenticate(connection)
+            except LuciaError as error:
+                # The exception handlers of the application are further inside.
+                response = await self._respond(connection, error)
+                if response is not None:
+                    await response(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
-def _path_of(connection: HTTPConnection) -> str:
-    """Return the path as the browser knows it. ASGI's ``path`` contains the ``root_path``."""
-    return str(connection.url.path)
+def _paths(connection: HTTPConnection) -> tuple[str, str]:
+    """Return the path of the application, and that of the request, as the browser knows them."""
+    scope = connection.scope
+    root: str = scope.get("app_root_path", scope.get("root_path", ""))
+    path: str = scope["path"]
+    # ASGI's path contains the root_path. With FastAPI(root_path=…) it does not.
+    return root, path if path.startswith(root) else root + path
+
+
+async def reply_to(
+    web: StarletteAuth[UserT, UserIdT],
+    accounts: AsyncAccountRoutes[UserT, UserIdT],
+    route: AccountRoute,
+    request: Request,
+) -> Reply:
+    """Run a ready route, and return what it responds."""
+    return await accounts.handle(route, web.request(request), await _submission(request))
+
+
+async def _respond(
+    web: StarletteAuth[UserT, UserIdT],
+    accounts: AsyncAccountRoutes[UserT, UserIdT],
+    route: AccountRoute,
+    request: Request,
+) -> Response:
+    return response_of(await reply_to(web, accounts, route, request))
 
 
 async def _submission(request: Request) -> Submission:
     fields, is_form = await _fields(request)
-    following = fields.get("next") if is_form else None
+    root, path = _paths(request)
     return Submission(
         fields=fields,
         is_form=is_form,
         wants_page=prefers_page(request.headers.get("accept")),
-        path=_path_of(request),
-        next=following or request.query_params.get("next"),
+        path=path,
+        root=root,
+        host=request.url.netloc,
+        query_next=request.query_params.get("next"),
         handle=request.path_params.get("handle", ""),
         user_agent=request.headers.get("user-agent", ""),
         request=request,
@@ -332,27 +360,29 @@ async def _submission(request: Request) -> Submission:
 async def _fields(request: Request) -> tuple[Mapping[str, Any], bool]:
     if request.method == "GET":
         return {}, False
-    kind = request.headers.get("content-type", "")
-    if kind.startswith("multipart/form-data"):
-        # Starlette responds 400 to a form that is malformed or has files.
-        form = await request.form(max_files=0, max_fields=100, max_part_size=MAX_BODY_BYTES)
-        return dict(form), True
     body = bytearray()
     async for part in request.stream():
         body += part
-        if len(body) > MAX_BODY_BYTES:
-            break  # refused below
+        check_body_length(len(body))
+    kind = request.headers.get("content-type", "")
+    if kind.startswith("multipart/form-data"):
+        check_charset(kind)
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": bytes(body)}
+
+        # Starlette responds 400 to a form that is malformed or has files.
+        return dict(await Request(request.scope, receive).form(max_files=0, max_fields=100)), True
     return read_body(kind, bytes(body))
 
 
-def response_of(accounts: AsyncAccountRoutes[Any, Any], reply: Reply) -> Response:
+def response_of(reply: Reply) -> Response:
     """Return Starlette's response for what a ready route responds."""
     headers = dict(reply.headers)
     if reply.location is not None:
         return RedirectResponse(reply.location, reply.status, headers)
-    if reply.page is not None:
-        html = accounts.render(reply.page)
-        return HTMLResponse(html, reply.status, {**headers, **PAGE_HEADERS})
+    if reply.html is not None:
+        return HTMLResponse(reply.html, reply.status, {**headers, **PAGE_HEADERS})
     if reply.status == 204:
         return Response(status_code=204, headers=headers)
     return Response(to_json(reply.content), reply.status, headers, "application/json")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from lucia._rules.accounts import ErrorDetail, to_json
-from lucia._rules.requests import Transport
+from lucia._rules.requests import Transport, check_transport
 from lucia._rules.responses import response_for
 from lucia._sync.auth import Auth
 from lucia._sync.request import AuthRequest
@@ -56,6 +56,7 @@ class LuciaMiddleware:
         forbid_cross_site: bool = False,
     ) -> None:
         check_auth(auth)
+        check_transport(transport)
         self.app = app
         self.auth = auth
         self.transport: Transport = transport
@@ -64,13 +65,13 @@ class LuciaMiddleware:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         exchange = WSGIExchange(environ)
         request = self.auth.handle_request(exchange, self.transport)
-        if self.forbid_cross_site and request.origin_failure is not None:
+        if self.forbid_cross_site and request.is_cross_site:
             return _refuse(start_response, self.transport)
         environ[_KEY] = {**environ.get(_KEY, {}), self.auth: request}
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             exchange.started = True
-            sent = exchange.merged(headers) if exchange.cookies else headers
+            sent = headers if exchange.varies is None else exchange.merged(headers)
             return start_response(status, sent, exc_info)
 
         return self.app(environ, start)

@@ -58,7 +58,7 @@ class AsyncBrowser:
         self.wants_page = wants_page
         self.cookie: str | None = None
         self.token: str | None = None
-        self.origin = "http://localhost:8000"
+        self.origin: str | None = "http://localhost:8000"
 
     async def send(
         self,
@@ -309,7 +309,6 @@ async def test_cookies_and_tokens(auth: AsyncAuth[User]) -> None:
     await client.send("sign_up", ANN)
     cookie = client.cookie
     assert cookie is not None
-    client.origin = EVIL  # a page of another site can't read the response
     token = (await client.send("token", ANN)).content
     assert isinstance(token, AccessToken)
     assert client.cookie == cookie
@@ -318,6 +317,21 @@ async def test_cookies_and_tokens(auth: AsyncAuth[User]) -> None:
     assert (await client.send("log_out")).status == 204
     assert await client.user_id() is None
     assert len(await auth.get_all_user_sessions(await _user_of(auth, cookie))) == 1
+
+
+async def test_who_may_ask_for_a_token(auth: AsyncAuth[User]) -> None:
+    """A program may, which has no Origin. A page of another site could use up the attempts."""
+    client = AsyncBrowser(auth, "both")
+    await client.send("sign_up", ANN)
+    cookie, client.cookie = client.cookie, None
+    client.origin = None
+    assert isinstance((await client.send("token", ANN)).content, AccessToken)
+    for client.origin, client.cookie in ((EVIL, None), (EVIL, cookie), (None, cookie)):
+        with pytest.raises(InvalidRequest):
+            await client.send("token", ANN)
+    client.origin = client.cookie = None
+    with pytest.raises(InvalidRequest):  # this would set a cookie
+        await client.send("log_in", ANN)
 
 
 async def _user_of(auth: AsyncAuth[User], session_id: str) -> str:
@@ -335,7 +349,7 @@ async def test_pages(auth: AsyncAuth[User]) -> None:
         409,
         Page("sign_up", "/auth", "This name is taken.", "Ann", {"token": "x"}),
     )
-    assert 'value="Ann"' in browser.accounts.render(taken.page or Page("log_in", ""))
+    assert 'value="Ann"' in (taken.html or "")
     devices = (await browser.get("devices")).page
     assert devices is not None
     assert [device.current for device in devices.devices] == [True]
@@ -356,11 +370,11 @@ async def test_a_visitor_of_a_page(auth: AsyncAuth[User]) -> None:
     assert (devices.status, devices.location) == (303, "/auth/login?next=/auth/devices")
     assert (await browser.get("change_password")).status == 303
     assert (await browser.send("revoke_others")).location == "/auth/login"
-    wrong = await browser.send("log_in", ANN, next="/private")
+    wrong = await browser.send("log_in", ANN, query_next="/private")
     assert (wrong.status, wrong.headers["WWW-Authenticate"]) == (401, "APIKey")
     await browser.send("sign_up", ANN)
-    assert (await browser.send("log_in", ANN, next="/private")).location == "/private"
-    assert (await browser.send("log_in", ANN, next="//evil.example")).location == "/"
+    assert (await browser.send("log_in", ANN, query_next="/private")).location == "/private"
+    assert (await browser.send("log_in", ANN, query_next="//evil.example")).location == "/"
     browser.origin = EVIL
     with pytest.raises(InvalidRequest):
         await browser.send("log_out")
@@ -400,19 +414,87 @@ async def test_settings(auth: AsyncAuth[User], store: AsyncWatchedStore) -> None
     assert (await browser.get("me")).content == {"me": key.user_id}
     (device,) = await auth.get_all_user_sessions(key.user_id)
     assert device.metadata == {"agent": "tests"}
-    assert browser.accounts.render(Page("log_in", "/auth")) == "own log_in"
+    assert (await browser.get("log_in")).html == "own log_in"
 
 
-def test_routes_that_are_left_out(auth: AsyncAuth[User]) -> None:
+async def test_routes_that_are_left_out(auth: AsyncAuth[User]) -> None:
     """Signing up and the pages can be left out; tokens are for clients that use them."""
     names = [route.name for route in AsyncAccountRoutes(auth, "cookie").routes]
     assert "token" not in names
     accounts = AsyncAccountRoutes(auth, "cookie", sign_up=None, pages=False)
     assert {route.name for route in accounts.routes} == set(names) - {"sign_up"}
     assert not any(route.is_page for route in accounts.routes)
-    closed = AsyncAccountRoutes(auth, "cookie", sign_up=None)
-    assert "Sign up" not in closed.render(Page("log_in", "/auth"))
-    assert "Sign up" in AsyncAccountRoutes(auth, "cookie").render(Page("log_in", "/auth"))
+    closed = await AsyncBrowser(auth, wants_page=True, sign_up=None).get("log_in")
+    assert "Sign up" not in (closed.html or "")
+    opened = await AsyncBrowser(auth, wants_page=True).get("log_in", query_next="/a?b&c")
+    assert '<a href="/auth/signup?next=/a%3Fb%26c">Sign up</a>' in (opened.html or "")
+
+
+async def test_browsers_without_pages(auth: AsyncAuth[User]) -> None:
+    """Without pages a browser gets what other clients get: there is no page to be sent to."""
+    browser = AsyncBrowser(auth, wants_page=True, pages=False)
+    with pytest.raises(NotAuthenticated):
+        await browser.get("devices")
+    assert isinstance((await browser.send("sign_up", ANN)).content, SignedInUser)
+    assert (await browser.get("devices")).page is None
+    with pytest.raises(InvalidCredentials):
+        await browser.send("log_in", {**ANN, "password": "wrong"})
+    for transport in ("bearer", "both"):
+        # A browser's form that asks for a token gets it, and no redirect without it.
+        form = AsyncBrowser(auth, transport, wants_page=True)
+        assert isinstance((await form.send("token", ANN)).content, AccessToken)
+
+
+async def test_the_own_step_does_not_log_in(auth: AsyncAuth[User]) -> None:
+    """An application's own step may refuse by NotAuthenticated: the form says so."""
+
+    async def log_in(request: AsyncAuthRequest[User], submission: Submission) -> None:
+        raise NotAuthenticated
+
+    browser = AsyncBrowser(auth, wants_page=True, log_in=log_in)
+    refused = await browser.send("log_in", ANN)
+    assert (refused.status, refused.location) == (401, None)
+    assert "Not logged in." in (refused.html or "")
+
+
+async def test_below_another_path(auth: AsyncAuth[User]) -> None:
+    """Where the application is mounted, its paths are below that one, and never another host."""
+    browser = AsyncBrowser(auth, wants_page=True, after_login="/home")
+    signed_up = await browser.send("sign_up", ANN, root="/app")
+    assert signed_up.location == "/app/home"
+    back = await browser.send(
+        "log_in", ANN, root="/app", query_next="http://localhost:8000/app/b", host="localhost:8000"
+    )
+    assert back.location == "/app/b"
+    browser.cookie = None
+    (route,) = [each for each in browser.accounts.routes if each.endpoint == "devices"]
+    request = auth.handle_request(Exchange(method="GET").context)
+    visit = Submission(fields={}, wants_page=True, path="//evil.example/devices")
+    visitor = await browser.accounts.handle(route, request, visit)
+    assert visitor.location == "/evil.example/login"
+
+
+async def test_names_that_are_too_long(browser: AsyncBrowser) -> None:
+    """A field that no name and no password can have is refused before anything is done with it."""
+    for name in ("username", "password"):
+        with pytest.raises(InvalidInput, match=f"{name} is longer than 1,024 characters"):
+            await browser.send("log_in", {**ANN, name: "a" * 1_025})
+
+
+async def test_the_name_of_a_new_user(auth: AsyncAuth[User], store: AsyncWatchedStore) -> None:
+    """The function for attributes knows the name as it is stored."""
+    browser = AsyncBrowser(auth, attributes=lambda submission: {"email": submission.name})
+    await browser.send("sign_up", {**ANN, "username": " ANN@example.com "})
+    user = await store.get_user((await auth.get_key("username", "ann@example.com")).user_id)
+    assert user is not None
+    assert user.attributes == {"email": "ann@example.com"}
+
+
+async def test_what_render_returns(auth: AsyncAuth[User]) -> None:
+    """A function that renders pages returns text; anything else is an error that says so."""
+    browser = AsyncBrowser(auth, wants_page=True, render=lambda page: 7)
+    with pytest.raises(TypeError, match="render must return text, not int"):
+        await browser.get("log_in")
 
 
 def test_mistakes_in_the_settings(auth: AsyncAuth[User]) -> None:

@@ -66,7 +66,7 @@ async def test_an_active_session_is_validated_by_one_read(
     for _ in range(3):
         assert await request.validate() == as_read(session)
     assert store.calls == ["get_session"]
-    assert (exchange.cookies, exchange.headers) == ([], {})
+    assert (exchange.cookies, exchange.headers) == ([], {"vary": "Cookie"})
 
 
 async def test_the_user_is_validated_by_one_read(
@@ -189,7 +189,7 @@ async def test_without_a_possible_id_not_one_command_is_sent(
     request = auth.handle_request(exchange.context)
     assert await request.validate() is None
     assert await request.validate_user() is None
-    assert (store.calls, exchange.cookies, exchange.headers) == ([], [], {})
+    assert (store.calls, exchange.cookies, exchange.headers) == ([], [], {"vary": "Cookie"})
 
 
 async def test_an_unknown_id_is_a_visitor_and_its_cookie_stays(
@@ -207,7 +207,7 @@ async def test_an_unknown_id_is_a_visitor_and_its_cookie_stays(
         reads = len(store.calls)
         assert await getattr(request, other)() is None
         assert len(store.calls) == reads
-        assert (exchange.cookies, exchange.headers) == ([], {})
+        assert (exchange.cookies, exchange.headers) == ([], {"vary": "Cookie"})
 
 
 async def test_a_session_whose_user_is_gone_has_no_user(
@@ -245,7 +245,7 @@ async def test_a_store_that_fails_logs_nobody_out(
     with pytest.raises(StoreDownError) as caught:
         await getattr(request, method)()
     assert caught.value is error
-    assert (exchange.cookies, exchange.headers) == ([], {})
+    assert (exchange.cookies, exchange.headers) == ([], {"vary": "Cookie"})
     store.failing = {}
     assert await getattr(request, method)() is not None
     assert len(exchange.cookies) == 1
@@ -514,7 +514,7 @@ async def test_a_visitor_has_nothing_to_renew(auth: AsyncAuth[User], value: str 
     """Without a live session, ``renew`` returns None and does not change the cookie."""
     exchange = Exchange(value)
     assert await auth.handle_request(exchange.context).renew() is None
-    assert (exchange.cookies, exchange.headers) == ([], {})
+    assert (exchange.cookies, exchange.headers) == ([], {"vary": "Cookie"})
 
 
 async def test_a_bearer_renews_by_asking_for_it(
@@ -759,7 +759,7 @@ async def test_the_id_from_the_authorization_header(
     assert request.origin_failure is None
     assert await request.validate() == as_read(session)
     assert await request.validate_user() == SessionUser(as_read(session), User(session.user_id))
-    assert (exchange.cookies, exchange.headers) == ([], {})
+    assert (exchange.cookies, exchange.headers) == ([], {"vary": "Authorization"})
 
 
 async def test_a_bearers_session_is_not_renewed(
@@ -883,7 +883,7 @@ async def test_renew_by_bearer(auth: AsyncAuth[User], session: Session) -> None:
     assert renewed is not None
     assert (renewed.handle, renewed.session_id != session.session_id) == (session.handle, True)
     assert await request.validate() == renewed
-    assert (exchange.cookies, exchange.headers) == ([], {})
+    assert (exchange.cookies, exchange.headers) == ([], {"vary": "Authorization"})
 
 
 async def test_renew_by_cookie(auth: AsyncAuth[User], session: Session) -> None:

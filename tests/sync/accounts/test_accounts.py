@@ -59,7 +59,7 @@ class Browser:
         self.wants_page = wants_page
         self.cookie: str | None = None
         self.token: str | None = None
-        self.origin = "http://localhost:8000"
+        self.origin: str | None = "http://localhost:8000"
 
     def send(
         self,
@@ -310,7 +310,6 @@ def test_cookies_and_tokens(auth: Auth[User]) -> None:
     client.send("sign_up", ANN)
     cookie = client.cookie
     assert cookie is not None
-    client.origin = EVIL  # a page of another site can't read the response
     token = (client.send("token", ANN)).content
     assert isinstance(token, AccessToken)
     assert client.cookie == cookie
@@ -319,6 +318,21 @@ def test_cookies_and_tokens(auth: Auth[User]) -> None:
     assert (client.send("log_out")).status == 204
     assert client.user_id() is None
     assert len(auth.get_all_user_sessions(_user_of(auth, cookie))) == 1
+
+
+def test_who_may_ask_for_a_token(auth: Auth[User]) -> None:
+    """A program may, which has no Origin. A page of another site could use up the attempts."""
+    client = Browser(auth, "both")
+    client.send("sign_up", ANN)
+    cookie, client.cookie = client.cookie, None
+    client.origin = None
+    assert isinstance((client.send("token", ANN)).content, AccessToken)
+    for client.origin, client.cookie in ((EVIL, None), (EVIL, cookie), (None, cookie)):
+        with pytest.raises(InvalidRequest):
+            client.send("token", ANN)
+    client.origin = client.cookie = None
+    with pytest.raises(InvalidRequest):  # this would set a cookie
+        client.send("log_in", ANN)
 
 
 def _user_of(auth: Auth[User], session_id: str) -> str:
@@ -336,7 +350,7 @@ def test_pages(auth: Auth[User]) -> None:
         409,
         Page("sign_up", "/auth", "This name is taken.", "Ann", {"token": "x"}),
     )
-    assert 'value="Ann"' in browser.accounts.render(taken.page or Page("log_in", ""))
+    assert 'value="Ann"' in (taken.html or "")
     devices = (browser.get("devices")).page
     assert devices is not None
     assert [device.current for device in devices.devices] == [True]
@@ -357,11 +371,11 @@ def test_a_visitor_of_a_page(auth: Auth[User]) -> None:
     assert (devices.status, devices.location) == (303, "/auth/login?next=/auth/devices")
     assert (browser.get("change_password")).status == 303
     assert (browser.send("revoke_others")).location == "/auth/login"
-    wrong = browser.send("log_in", ANN, next="/private")
+    wrong = browser.send("log_in", ANN, query_next="/private")
     assert (wrong.status, wrong.headers["WWW-Authenticate"]) == (401, "APIKey")
     browser.send("sign_up", ANN)
-    assert (browser.send("log_in", ANN, next="/private")).location == "/private"
-    assert (browser.send("log_in", ANN, next="//evil.example")).location == "/"
+    assert (browser.send("log_in", ANN, query_next="/private")).location == "/private"
+    assert (browser.send("log_in", ANN, query_next="//evil.example")).location == "/"
     browser.origin = EVIL
     with pytest.raises(InvalidRequest):
         browser.send("log_out")
@@ -401,7 +415,7 @@ def test_settings(auth: Auth[User], store: WatchedStore) -> None:
     assert (browser.get("me")).content == {"me": key.user_id}
     (device,) = auth.get_all_user_sessions(key.user_id)
     assert device.metadata == {"agent": "tests"}
-    assert browser.accounts.render(Page("log_in", "/auth")) == "own log_in"
+    assert (browser.get("log_in")).html == "own log_in"
 
 
 def test_routes_that_are_left_out(auth: Auth[User]) -> None:
@@ -411,9 +425,77 @@ def test_routes_that_are_left_out(auth: Auth[User]) -> None:
     accounts = AccountRoutes(auth, "cookie", sign_up=None, pages=False)
     assert {route.name for route in accounts.routes} == set(names) - {"sign_up"}
     assert not any(route.is_page for route in accounts.routes)
-    closed = AccountRoutes(auth, "cookie", sign_up=None)
-    assert "Sign up" not in closed.render(Page("log_in", "/auth"))
-    assert "Sign up" in AccountRoutes(auth, "cookie").render(Page("log_in", "/auth"))
+    closed = Browser(auth, wants_page=True, sign_up=None).get("log_in")
+    assert "Sign up" not in (closed.html or "")
+    opened = Browser(auth, wants_page=True).get("log_in", query_next="/a?b&c")
+    assert '<a href="/auth/signup?next=/a%3Fb%26c">Sign up</a>' in (opened.html or "")
+
+
+def test_browsers_without_pages(auth: Auth[User]) -> None:
+    """Without pages a browser gets what other clients get: there is no page to be sent to."""
+    browser = Browser(auth, wants_page=True, pages=False)
+    with pytest.raises(NotAuthenticated):
+        browser.get("devices")
+    assert isinstance((browser.send("sign_up", ANN)).content, SignedInUser)
+    assert (browser.get("devices")).page is None
+    with pytest.raises(InvalidCredentials):
+        browser.send("log_in", {**ANN, "password": "wrong"})
+    for transport in ("bearer", "both"):
+        # A browser's form that asks for a token gets it, and no redirect without it.
+        form = Browser(auth, transport, wants_page=True)
+        assert isinstance((form.send("token", ANN)).content, AccessToken)
+
+
+def test_the_own_step_does_not_log_in(auth: Auth[User]) -> None:
+    """An application's own step may refuse by NotAuthenticated: the form says so."""
+
+    def log_in(request: AuthRequest[User], submission: Submission) -> None:
+        raise NotAuthenticated
+
+    browser = Browser(auth, wants_page=True, log_in=log_in)
+    refused = browser.send("log_in", ANN)
+    assert (refused.status, refused.location) == (401, None)
+    assert "Not logged in." in (refused.html or "")
+
+
+def test_below_another_path(auth: Auth[User]) -> None:
+    """Where the application is mounted, its paths are below that one, and never another host."""
+    browser = Browser(auth, wants_page=True, after_login="/home")
+    signed_up = browser.send("sign_up", ANN, root="/app")
+    assert signed_up.location == "/app/home"
+    back = browser.send(
+        "log_in", ANN, root="/app", query_next="http://localhost:8000/app/b", host="localhost:8000"
+    )
+    assert back.location == "/app/b"
+    browser.cookie = None
+    (route,) = [each for each in browser.accounts.routes if each.endpoint == "devices"]
+    request = auth.handle_request(Exchange(method="GET").context)
+    visit = Submission(fields={}, wants_page=True, path="//evil.example/devices")
+    visitor = browser.accounts.handle(route, request, visit)
+    assert visitor.location == "/evil.example/login"
+
+
+def test_names_that_are_too_long(browser: Browser) -> None:
+    """A field that no name and no password can have is refused before anything is done with it."""
+    for name in ("username", "password"):
+        with pytest.raises(InvalidInput, match=f"{name} is longer than 1,024 characters"):
+            browser.send("log_in", {**ANN, name: "a" * 1_025})
+
+
+def test_the_name_of_a_new_user(auth: Auth[User], store: WatchedStore) -> None:
+    """The function for attributes knows the name as it is stored."""
+    browser = Browser(auth, attributes=lambda submission: {"email": submission.name})
+    browser.send("sign_up", {**ANN, "username": " ANN@example.com "})
+    user = store.get_user((auth.get_key("username", "ann@example.com")).user_id)
+    assert user is not None
+    assert user.attributes == {"email": "ann@example.com"}
+
+
+def test_what_render_returns(auth: Auth[User]) -> None:
+    """A function that renders pages returns text; anything else is an error that says so."""
+    browser = Browser(auth, wants_page=True, render=lambda page: 7)
+    with pytest.raises(TypeError, match="render must return text, not int"):
+        browser.get("log_in")
 
 
 def test_mistakes_in_the_settings(auth: Auth[User]) -> None:

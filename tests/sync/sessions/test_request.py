@@ -67,7 +67,7 @@ def test_an_active_session_is_validated_by_one_read(
     for _ in range(3):
         assert request.validate() == as_read(session)
     assert store.calls == ["get_session"]
-    assert (exchange.cookies, exchange.headers) == ([], {})
+    assert (exchange.cookies, exchange.headers) == ([], {"vary": "Cookie"})
 
 
 def test_the_user_is_validated_by_one_read(
@@ -190,7 +190,7 @@ def test_without_a_possible_id_not_one_command_is_sent(
     request = auth.handle_request(exchange.context)
     assert request.validate() is None
     assert request.validate_user() is None
-    assert (store.calls, exchange.cookies, exchange.headers) == ([], [], {})
+    assert (store.calls, exchange.cookies, exchange.headers) == ([], [], {"vary": "Cookie"})
 
 
 def test_an_unknown_id_is_a_visitor_and_its_cookie_stays(
@@ -208,7 +208,7 @@ def test_an_unknown_id_is_a_visitor_and_its_cookie_stays(
         reads = len(store.calls)
         assert getattr(request, other)() is None
         assert len(store.calls) == reads
-        assert (exchange.cookies, exchange.headers) == ([], {})
+        assert (exchange.cookies, exchange.headers) == ([], {"vary": "Cookie"})
 
 
 def test_a_session_whose_user_is_gone_has_no_user(
@@ -246,7 +246,7 @@ def test_a_store_that_fails_logs_nobody_out(
     with pytest.raises(StoreDownError) as caught:
         getattr(request, method)()
     assert caught.value is error
-    assert (exchange.cookies, exchange.headers) == ([], {})
+    assert (exchange.cookies, exchange.headers) == ([], {"vary": "Cookie"})
     store.failing = {}
     assert getattr(request, method)() is not None
     assert len(exchange.cookies) == 1
@@ -515,7 +515,7 @@ def test_a_visitor_has_nothing_to_renew(auth: Auth[User], value: str | None) -> 
     """Without a live session, ``renew`` returns None and does not change the cookie."""
     exchange = Exchange(value)
     assert auth.handle_request(exchange.context).renew() is None
-    assert (exchange.cookies, exchange.headers) == ([], {})
+    assert (exchange.cookies, exchange.headers) == ([], {"vary": "Cookie"})
 
 
 def test_a_bearer_renews_by_asking_for_it(
@@ -760,7 +760,7 @@ def test_the_id_from_the_authorization_header(
     assert request.origin_failure is None
     assert request.validate() == as_read(session)
     assert request.validate_user() == SessionUser(as_read(session), User(session.user_id))
-    assert (exchange.cookies, exchange.headers) == ([], {})
+    assert (exchange.cookies, exchange.headers) == ([], {"vary": "Authorization"})
 
 
 def test_a_bearers_session_is_not_renewed(
@@ -884,7 +884,7 @@ def test_renew_by_bearer(auth: Auth[User], session: Session) -> None:
     assert renewed is not None
     assert (renewed.handle, renewed.session_id != session.session_id) == (session.handle, True)
     assert request.validate() == renewed
-    assert (exchange.cookies, exchange.headers) == ([], {})
+    assert (exchange.cookies, exchange.headers) == ([], {"vary": "Authorization"})
 
 
 def test_renew_by_cookie(auth: Auth[User], session: Session) -> None:

@@ -120,6 +120,15 @@ def test_an_idle_session_is_renewed_on_every_kind_of_response(site: Site, path: 
         assert set_cookies(client.get("/who")) == []
 
 
+def test_what_a_cache_may_keep(site: Site) -> None:
+    """A response that depends on who asks says so; one that does not is the same for all."""
+    member, _ = site.member()
+    with member, site.browser() as visitor:
+        for client in (member, visitor):
+            assert "cookie" in client.get("/who").headers.get("vary", "").lower()
+            assert "cookie" not in client.get("/unused").headers.get("vary", "").lower()
+
+
 def test_the_applications_own_headers_stay(site: Site) -> None:
     """The application's own cookie and Vary stay beside those of the library."""
     with site.browser(site.idle_session().session_id) as client:

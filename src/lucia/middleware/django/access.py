@@ -5,6 +5,8 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from asgiref.sync import iscoroutinefunction
+from django.contrib.auth import REDIRECT_FIELD_NAME
+from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 
 from lucia.errors import NotAuthenticated
@@ -19,16 +21,26 @@ ViewT = TypeVar("ViewT", bound=Callable[..., Any])
 
 
 @overload
-def login_required(function: ViewT, login_url: str | None = None) -> ViewT: ...
+def login_required(
+    function: ViewT,
+    redirect_field_name: str | None = REDIRECT_FIELD_NAME,
+    login_url: str | None = None,
+) -> ViewT: ...
 
 
 @overload
 def login_required(
-    function: None = None, login_url: str | None = None
+    function: None = None,
+    redirect_field_name: str | None = REDIRECT_FIELD_NAME,
+    login_url: str | None = None,
 ) -> Callable[[ViewT], ViewT]: ...
 
 
-def login_required(function: Callable[..., Any] | None = None, login_url: str | None = None) -> Any:
+def login_required(
+    function: Callable[..., Any] | None = None,
+    redirect_field_name: str | None = REDIRECT_FIELD_NAME,
+    login_url: str | None = None,
+) -> Any:
     """Let only people with a session into a view, which may be async.
 
     A visitor's browser is sent to the login page, and comes back by ``?next=``. Other clients get
@@ -36,6 +48,7 @@ def login_required(function: Callable[..., Any] | None = None, login_url: str | 
 
     Args:
         function: the view.
+        redirect_field_name: the field of the query for the way back.
         login_url: the URL or the name of the login page; by default ``LOGIN_URL``.
     """
 
@@ -43,13 +56,13 @@ def login_required(function: Callable[..., Any] | None = None, login_url: str | 
         @wraps(view)
         def decorated(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
             if not _is_logged_in(request):
-                return error_response(request, NotAuthenticated(), login_url)
+                return error_response(request, NotAuthenticated(), login_url, redirect_field_name)
             return view(request, *args, **kwargs)
 
         @wraps(view)
         async def adecorated(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
             if not await _ais_logged_in(request):
-                return error_response(request, NotAuthenticated(), login_url)
+                return error_response(request, NotAuthenticated(), login_url, redirect_field_name)
             return await view(request, *args, **kwargs)
 
         # By asgiref, as Django itself does: it also knows class-based views.
@@ -62,12 +75,16 @@ def login_required(function: Callable[..., Any] | None = None, login_url: str | 
 class LoginRequiredMixin:
     """Lets only people with a session into a class-based view, as :func:`login_required` does.
 
-    It goes to the left of the other bases. ``login_url`` is the login page; by default
-    ``LOGIN_URL``.
+    It goes to the left of the other bases. ``login_url`` is the login page, by default
+    ``LOGIN_URL``, and ``redirect_field_name`` the field of its query for the way back. With
+    ``raise_exception`` the response is Django's 403 in any case.
     """
 
     request: HttpRequest
     login_url: str | None = None
+    redirect_field_name: str | None = REDIRECT_FIELD_NAME
+    raise_exception = False
+    permission_denied_message = ""
 
     def get_login_url(self) -> str | None:
         """Return ``login_url``; for a page that depends on the request."""
@@ -75,7 +92,11 @@ class LoginRequiredMixin:
 
     def handle_no_permission(self) -> HttpResponse:
         """Return the response to a visitor."""
-        return error_response(self.request, NotAuthenticated(), self.get_login_url())
+        if self.raise_exception:
+            raise PermissionDenied(self.permission_denied_message)
+        return error_response(
+            self.request, NotAuthenticated(), self.get_login_url(), self.redirect_field_name
+        )
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         """Return the response of the view, or that to a visitor."""

@@ -1,10 +1,10 @@
 """The steps of the ready routes, with the rules of Django's settings."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, Unpack
 
 from asgiref.sync import sync_to_async
-from django.contrib.auth import get_user_model
+from django.contrib.auth import get_user_model, load_backend
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError
@@ -12,22 +12,18 @@ from django.db import IntegrityError
 from lucia._async.accounts import AsyncAccountRoutes, AsyncAccountSettings
 from lucia._async.auth import AsyncAuth
 from lucia._async.request import AsyncAuthRequest
-from lucia._rules.accounts import AccountRoute, Submission, normalize_name
-from lucia._rules.requests import Transport
+from lucia._rules.accounts import AccessToken, Page, SignedInUser, Submission
+from lucia._rules.requests import Transport, required
 from lucia._sync.accounts import AccountRoutes, AccountSettings
 from lucia._sync.auth import Auth
 from lucia._sync.request import AuthRequest
-from lucia.errors import DuplicateKeyId, InvalidInput
+from lucia.errors import DuplicateKeyId, InvalidCredentials, InvalidInput
+from lucia.models import PrimaryKey, Session
 
-__all__ = ["AsyncDjangoAccountRoutes", "DjangoAccountRoutes"]
+__all__ = ["MODEL_BACKEND", "AsyncDjangoAccountRoutes", "DjangoAccountRoutes", "check_password"]
 
-Attributes = Callable[[Submission], Mapping[str, Any]]
-
-_NEW_PASSWORDS: Final[Mapping[str, str]] = {
-    "sign_up": "password",
-    "change_password": "new_password",
-}
-"""The steps that set a password, and the fields that it is in."""
+MODEL_BACKEND: Final = "django.contrib.auth.backends.ModelBackend"
+"""Finds the active users of ``AUTH_USER_MODEL``, for Django's own sessions too."""
 
 
 class DjangoAccountRoutes(AccountRoutes[Any, Any]):
@@ -52,22 +48,31 @@ class DjangoAccountRoutes(AccountRoutes[Any, Any]):
         **settings: Unpack[AccountSettings],
     ) -> None:
         if has_django_users:
-            settings.setdefault("attributes", _username(settings.get("normalize", normalize_name)))
+            settings.setdefault("attributes", _username)
         super().__init__(auth, transport, **settings)
         self._has_django_users = has_django_users
 
-    def _content(
-        self, route: AccountRoute, request: AuthRequest[Any, Any], submission: Submission
-    ) -> Any:
-        if route.method == "GET" or route.name not in _NEW_PASSWORDS:
-            return super()._content(route, request, submission)
-        _check_password(route, submission)
+    def _create_user(self, key: PrimaryKey, attributes: Mapping[str, Any]) -> None:
+        _check_new_user(key, attributes, self._has_django_users)
         try:
-            return super()._content(route, request, submission)
+            super()._create_user(key, attributes)
         except IntegrityError:
-            if not self._has_django_users or not _is_taken(self._attributes, submission):
+            if not self._has_django_users or not _is_taken(attributes):
                 raise
-        raise DuplicateKeyId
+            raise DuplicateKeyId from None  # somebody else was first
+
+    def _log_in(
+        self, request: AuthRequest[Any, Any], submission: Submission
+    ) -> SignedInUser | AccessToken:
+        shown = super()._log_in(request, submission)
+        session = required(request.validate())
+        if self._has_django_users and not _is_active(session.user_id):
+            request.sign_out()
+            raise InvalidCredentials
+        return shown
+
+    def _check_new_password(self, password: str, session: Session[Any]) -> None:
+        check_password(password, session.user_id, self._has_django_users)
 
 
 class AsyncDjangoAccountRoutes(AsyncAccountRoutes[Any, Any]):
@@ -81,55 +86,96 @@ class AsyncDjangoAccountRoutes(AsyncAccountRoutes[Any, Any]):
         **settings: Unpack[AsyncAccountSettings],
     ) -> None:
         if has_django_users:
-            settings.setdefault("attributes", _username(settings.get("normalize", normalize_name)))
+            settings.setdefault("attributes", _username)
         super().__init__(auth, transport, **settings)
         self._has_django_users = has_django_users
 
-    async def _content(
-        self, route: AccountRoute, request: AsyncAuthRequest[Any, Any], submission: Submission
-    ) -> Any:
-        if route.method == "GET" or route.name not in _NEW_PASSWORDS:
-            return await super()._content(route, request, submission)
-        await sync_to_async(_check_password)(route, submission)
+    async def _create_user(self, key: PrimaryKey, attributes: Mapping[str, Any]) -> None:
+        await sync_to_async(_check_new_user)(key, attributes, self._has_django_users)
         try:
-            return await super()._content(route, request, submission)
+            await super()._create_user(key, attributes)
         except IntegrityError:
-            if not self._has_django_users or not await sync_to_async(_is_taken)(
-                self._attributes, submission
-            ):
+            if not self._has_django_users or not await sync_to_async(_is_taken)(attributes):
                 raise
-        raise DuplicateKeyId
+            raise DuplicateKeyId from None  # somebody else was first
+
+    async def _html(self, page: Page) -> str:
+        # A template may use the database.
+        html: str = await sync_to_async(self._render)(page)
+        return html
+
+    async def _log_in(
+        self, request: AsyncAuthRequest[Any, Any], submission: Submission
+    ) -> SignedInUser | AccessToken:
+        shown = await super()._log_in(request, submission)
+        session = required(await request.validate())
+        if self._has_django_users and not await sync_to_async(_is_active)(session.user_id):
+            await request.sign_out()
+            raise InvalidCredentials
+        return shown
+
+    async def _check_new_password(self, password: str, session: Session[Any]) -> None:
+        await sync_to_async(check_password)(password, session.user_id, self._has_django_users)
 
 
-def _username(normalize: Callable[[str], str]) -> Attributes:
-    """Return a function that gives a new user the name that they log in with."""
-
-    def attributes(submission: Submission) -> Mapping[str, Any]:
-        model: Any = get_user_model()
-        field = model._meta.get_field(model.USERNAME_FIELD)
-        try:
-            name = field.clean(normalize(submission.text("username")), None)
-        except ValidationError as error:
-            raise InvalidInput(" ".join(error.messages)) from None
-        return {model.USERNAME_FIELD: name}
-
-    return attributes
-
-
-def _is_taken(attributes: Attributes, submission: Submission) -> bool:
-    """Return whether another user has the name, for which the database refused a new one."""
+def _username(submission: Submission) -> Mapping[str, Any]:
+    """Return the attributes of a new user: the name that they log in with."""
     model: Any = get_user_model()
-    name = attributes(submission).get(model.USERNAME_FIELD)
-    return bool(model._base_manager.filter(**{model.USERNAME_FIELD: name}).exists())
+    field = model._meta.get_field(model.USERNAME_FIELD)
+    try:
+        name = field.clean(submission.name, None)
+    except ValidationError as error:
+        raise InvalidInput(" ".join(error.messages)) from None
+    return {model.USERNAME_FIELD: name}
 
 
-def _check_password(route: AccountRoute, submission: Submission) -> None:
-    """Ask ``AUTH_PASSWORD_VALIDATORS`` about a new password.
+def _is_active(user_id: object) -> bool:
+    """Return whether Django lets a user log in."""
+    return load_backend(MODEL_BACKEND).get_user(user_id) is not None
+
+
+def _is_taken(attributes: Mapping[str, Any]) -> bool:
+    """Return whether a user has the name, in whatever case: people could not tell them apart."""
+    model: Any = get_user_model()
+    name = attributes.get(model.USERNAME_FIELD)
+    return bool(model._base_manager.filter(**{f"{model.USERNAME_FIELD}__iexact": name}).exists())
+
+
+def _check_new_user(key: PrimaryKey, attributes: Mapping[str, Any], has_django_users: bool) -> None:
+    """Check the name, and ask ``AUTH_PASSWORD_VALIDATORS`` about the password of a new user.
 
     Raises:
-        InvalidInput: one of them refuses it, or there is none.
+        DuplicateKeyId: a user of the table has the name.
+        InvalidInput: one of the validators refuses the password.
     """
+    user: Any = None
+    if has_django_users:
+        if _is_taken(attributes):
+            raise DuplicateKeyId
+        model: Any = get_user_model()
+        names = {field.name for field in model._meta.fields}
+        user = model(**{name: attributes[name] for name in names & attributes.keys()})
+    _validate(key.password or "", user)
+
+
+def check_password(password: str, user_id: object, has_django_users: bool) -> None:
+    """Ask ``AUTH_PASSWORD_VALIDATORS`` about the new password of a user.
+
+    Args:
+        password: the password.
+        user_id: whose it is.
+        has_django_users: whether the users are those of ``AUTH_USER_MODEL``. Validators that
+            compare the password with the user have no use otherwise.
+
+    Raises:
+        InvalidInput: one of them refuses it.
+    """
+    users: Any = get_user_model()._base_manager
+    _validate(password, users.filter(pk=user_id).first() if has_django_users else None)
+
+
+def _validate(password: str, user: Any) -> None:
     try:
-        validate_password(submission.text(_NEW_PASSWORDS[route.name]))
+        validate_password(password, user)
     except ValidationError as error:
         raise InvalidInput(" ".join(error.messages)) from None

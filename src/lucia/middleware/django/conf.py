@@ -12,6 +12,7 @@ from django.contrib.auth import get_user_model
 from django.core.checks import CheckMessage, Error, Warning
 from django.core.exceptions import ImproperlyConfigured
 from django.shortcuts import resolve_url
+from django.urls import NoReverseMatch
 from django.utils.module_loading import import_string
 
 from lucia._async.auth import AsyncAuth
@@ -34,6 +35,7 @@ _NAMES: Final = (
     "ROUTES",
     "ASYNC_ROUTES",
 )
+_REDIRECTS: Final = {"after_login": "LOGIN_REDIRECT_URL", "after_logout": "LOGOUT_REDIRECT_URL"}
 _MIDDLEWARE: Final = "lucia.middleware.django.LuciaMiddleware"
 _AUTHENTICATION: Final = "django.contrib.auth.middleware.AuthenticationMiddleware"
 
@@ -57,7 +59,8 @@ class Configuration:
             ``AUTH_USER_MODEL``.
         routes: the settings of the ready routes, or the dotted path of a dict of them, see
             :class:`~lucia.middleware.accounts.AccountRoutes`. ``after_login`` and ``after_logout``
-            are by default ``LOGIN_REDIRECT_URL`` and ``LOGOUT_REDIRECT_URL``, if these are set. A
+            may be names of URLs, and are by default ``LOGIN_REDIRECT_URL`` and
+            ``LOGOUT_REDIRECT_URL``, if these are set. A
             new user of ``AUTH_USER_MODEL`` gets the name as ``USERNAME_FIELD``.
         async_routes: the same for ``async_auth``; by default ``routes``.
     """
@@ -74,12 +77,12 @@ class Configuration:
     @cached_property
     def accounts(self) -> DjangoAccountRoutes:
         """The ready routes for sync code."""
-        return self._sync_accounts(_redirects())
+        return self._sync_accounts()
 
     @cached_property
     def async_accounts(self) -> AsyncDjangoAccountRoutes | None:
         """The ready routes for async code; None without an ``AsyncAuth``."""
-        return self._async_accounts(_redirects())
+        return self._async_accounts()
 
     def table(self) -> tuple[AccountRoute, ...]:
         """Return the ready routes that there are.
@@ -87,10 +90,19 @@ class Configuration:
         Raises:
             ImproperlyConfigured: their settings are wrong.
         """
-        # Without the redirects: their names can't be resolved while the URLs are being loaded.
-        accounts = self._sync_accounts({})
-        self._async_accounts({})
+        # Without the redirects: names of URLs can't be resolved while these are being loaded.
+        accounts = self._sync_accounts(with_redirects=False)
+        self._async_accounts(with_redirects=False)
         return accounts.routes
+
+    def check_redirects(self) -> None:
+        """Check where the ready routes lead to, which can't be done before there are URLs.
+
+        Raises:
+            ImproperlyConfigured: there is no such URL.
+        """
+        self._sync_accounts()
+        self._async_accounts()
 
     def is_csrf_exempt(self) -> bool:
         """Return whether the ready routes need no token of ``CsrfViewMiddleware``.
@@ -100,17 +112,17 @@ class Configuration:
         auths: list[Any] = [self.auth, self.async_auth or self.auth]
         return self.transport == "bearer" or all(auth._csrf_protection for auth in auths)
 
-    def _sync_accounts(self, redirects: Mapping[str, str]) -> DjangoAccountRoutes:
+    def _sync_accounts(self, *, with_redirects: bool = True) -> DjangoAccountRoutes:
         make = partial(DjangoAccountRoutes, self.has_django_users, self.auth, self.transport)
-        return _made("ROUTES", make, {**redirects, **self.routes})
+        return _made("ROUTES", make, self.routes, with_redirects)
 
-    def _async_accounts(self, redirects: Mapping[str, str]) -> AsyncDjangoAccountRoutes | None:
+    def _async_accounts(self, *, with_redirects: bool = True) -> AsyncDjangoAccountRoutes | None:
         if self.async_auth is None:
             return None
         make = partial(
             AsyncDjangoAccountRoutes, self.has_django_users, self.async_auth, self.transport
         )
-        return _made("ASYNC_ROUTES", make, {**redirects, **self.async_routes})
+        return _made("ASYNC_ROUTES", make, self.async_routes, with_redirects)
 
 
 def load_configuration() -> Configuration:
@@ -176,6 +188,7 @@ def check_setting(**_: Any) -> list[CheckMessage]:
         return []  # the adapters are used alone
     try:
         configuration = load_configuration()
+        configuration.check_redirects()
     except ImproperlyConfigured as error:
         return [Error(str(error), id="lucia.E001")]
     after = middleware[middleware.index(_MIDDLEWARE) :] if _MIDDLEWARE in middleware else []
@@ -208,18 +221,25 @@ def _imported(name: str, given: Any, kind: type[Any], hint: str) -> Any:
     return value
 
 
-def _made(name: str, make: Callable[..., T], routes: Mapping[str, Any]) -> T:
+def _made(name: str, make: Callable[..., T], routes: Mapping[str, Any], with_redirects: bool) -> T:
+    others = {key: value for key, value in routes.items() if key not in _REDIRECTS}
     try:
-        return make(**routes)
+        return make(**others, **(_redirects(routes) if with_redirects else {}))
     except (TypeError, ValueError) as error:
         raise ImproperlyConfigured(f"LUCIA[{name!r}]: {error}") from error
 
 
-def _redirects() -> dict[str, str]:
-    """Return Django's own settings for where to go, as settings of the ready routes."""
-    names = {"after_login": "LOGIN_REDIRECT_URL", "after_logout": "LOGOUT_REDIRECT_URL"}
-    return {
-        route: resolve_url(getattr(settings, name))
-        for route, name in names.items()
-        if settings.is_overridden(name) and getattr(settings, name)
-    }
+def _redirects(routes: Mapping[str, Any]) -> dict[str, str]:
+    """Return where the ready routes lead to, by their settings or else by those of Django."""
+    found: dict[str, str] = {}
+    for key, name in _REDIRECTS.items():
+        given = getattr(settings, name) if settings.is_overridden(name) else None
+        target = routes.get(key, given)
+        if target:
+            try:
+                found[key] = resolve_url(target)
+            except NoReverseMatch as error:
+                raise ImproperlyConfigured(
+                    f"{key} must be a path such as '/home', or the name of a URL, not {target!r}"
+                ) from error
+    return found

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from typing import Any, Final, Literal
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.core.exceptions import PermissionDenied
+from django.core.handlers.exception import response_for_exception
 from django.core.signals import got_request_exception
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
@@ -87,7 +89,7 @@ class LuciaMiddleware:
     def _refuse(
         self, request: HttpRequest, lucia: DjangoAuthRequest[Any, Any]
     ) -> HttpResponse | None:
-        if self.configuration.forbid_cross_site and lucia.origin_failure is not None:
+        if self.configuration.forbid_cross_site and lucia.is_cross_site:
             return error_response(request, InvalidRequest())
         return None
 
@@ -105,7 +107,10 @@ def _finish(
 ) -> HttpResponseBase:
     """Return the response with cookies, and the headers that go with them."""
     if lucia.error is not None:
-        response = error_response(request, lucia.error)
+        try:
+            response = error_response(request, lucia.error)
+        except PermissionDenied as error:
+            response = response_for_exception(request, error)
     exchange = lucia.exchange
     exchange.started = True
     for cookie in (exchange.cookies or {}).values():
@@ -124,5 +129,6 @@ def _finish(
         response.cookies[cookie.name].set(cookie.name, cookie.value, cookie.value)
         # The application's own Cache-Control could let a shared cache store the cookie.
         response.headers["Cache-Control"] = "no-store"
-        patch_vary_headers(response, ["Cookie"])
+    if exchange.varies is not None:
+        patch_vary_headers(response, exchange.varies.split(", "))
     return response

@@ -19,6 +19,7 @@ from lucia._sync.request import AuthRequest
 from lucia._typing import UserIdT, UserT, with_defaults
 from lucia.middleware._exchange import Exchange
 from lucia.middleware.django.conf import Configuration
+from lucia.middleware.django.sessions import DjangoSession
 from lucia.models import Session, SessionUser
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ __all__ = ["DjangoAuthRequest", "DjangoExchange", "LuciaHttpRequest", "auth_requ
 _KEYS: Final = {name: f"HTTP_{name.upper().replace('-', '_')}" for name in REQUEST_HEADERS}
 _BLOCKS: Final = (
     "This method blocks the event loop. In async code, await the method whose name begins with an "
-    "a, such as request.lucia.avalidate()."
+    "a, such as request.lucia.avalidate(), or request.auser() for request.user."
 )
 
 
@@ -56,12 +57,12 @@ class DjangoExchange(Exchange):
     def url(self) -> str:
         """The URL without its path. A host that ``ALLOWED_HOSTS`` forbids is left out."""
         try:
-            host = self.stand_in().get_host()
+            host = self.bare_request().get_host()
         except DisallowedHost:
             host = ""
         return f"{self._scheme}://{host}/"
 
-    def stand_in(self) -> HttpRequest:
+    def bare_request(self) -> HttpRequest:
         """Return a request with the same ``META``, which refers to nothing of the library."""
         request = HttpRequest()
         request.META = self._meta
@@ -84,6 +85,7 @@ class DjangoAuthRequest(Generic[UserT, UserIdT]):
     __slots__ = (
         "async_request",
         "configuration",
+        "django_session",
         "error",
         "exchange",
         "request_user",
@@ -95,6 +97,7 @@ class DjangoAuthRequest(Generic[UserT, UserIdT]):
         self.request_user: RequestUser | None = None
         self.error: Exception | None = None
         self.exchange = DjangoExchange(request)
+        self.django_session = DjangoSession(getattr(request, "session", None))
         self.sync_request: AuthRequest[UserT, UserIdT] = configuration.auth.handle_request(
             self.exchange, configuration.transport
         )
@@ -119,6 +122,12 @@ class DjangoAuthRequest(Generic[UserT, UserIdT]):
         """Why the request failed the origin check; see :class:`lucia.AuthRequest`."""
         with sharing(self.sync_request, self.async_request):
             return self.sync_request.origin_failure
+
+    @property
+    def is_cross_site(self) -> bool:
+        """Whether ``FORBID_CROSS_SITE`` refuses the request; see :class:`lucia.AuthRequest`."""
+        with sharing(self.sync_request, self.async_request):
+            return self.sync_request.is_cross_site
 
     @async_unsafe(_BLOCKS)
     def validate(self) -> Session[UserIdT] | None:
@@ -151,18 +160,20 @@ class DjangoAuthRequest(Generic[UserT, UserIdT]):
     @async_unsafe(_BLOCKS)
     def sign_in(self, user_id: UserIdT, /, **metadata: Any) -> Session[UserIdT]:
         """Log a user in; see :meth:`lucia.AuthRequest.sign_in`."""
+        before = self.user_before()
         with sharing(self.sync_request, self.async_request):
             session = self.sync_request.sign_in(user_id, **metadata)
-        self.login_changed(is_new=True)
+        self.logged_in(before)
         return session
 
     async def asign_in(self, user_id: UserIdT, /, **metadata: Any) -> Session[UserIdT]:
         """Log a user in; see :meth:`lucia.AsyncAuthRequest.sign_in`."""
         if self.async_request is None:
             return await sync_to_async(self.sign_in)(user_id, **metadata)
+        before = await self.auser_before()
         with sharing(self.async_request, self.sync_request):
             session = await self.async_request.sign_in(user_id, **metadata)
-        self.login_changed(is_new=True)
+        await self.alogged_in(before)
         return session
 
     @async_unsafe(_BLOCKS)
@@ -170,11 +181,12 @@ class DjangoAuthRequest(Generic[UserT, UserIdT]):
         self, provider_id: str, provider_user_id: str, password: str | None, /, **metadata: Any
     ) -> Session[UserIdT]:
         """Check a key and log its user in; see :meth:`lucia.AuthRequest.sign_in_with_key`."""
+        before = self.user_before()
         with sharing(self.sync_request, self.async_request):
             session = self.sync_request.sign_in_with_key(
                 provider_id, provider_user_id, password, **metadata
             )
-        self.login_changed(is_new=True)
+        self.logged_in(before)
         return session
 
     async def asign_in_with_key(
@@ -184,9 +196,10 @@ class DjangoAuthRequest(Generic[UserT, UserIdT]):
         key = (provider_id, provider_user_id, password)
         if self.async_request is None:
             return await sync_to_async(self.sign_in_with_key)(*key, **metadata)
+        before = await self.auser_before()
         with sharing(self.async_request, self.sync_request):
             session = await self.async_request.sign_in_with_key(*key, **metadata)
-        self.login_changed(is_new=True)
+        await self.alogged_in(before)
         return session
 
     @async_unsafe(_BLOCKS)
@@ -211,7 +224,7 @@ class DjangoAuthRequest(Generic[UserT, UserIdT]):
         """
         with sharing(self.sync_request, self.async_request):
             self.sync_request.sign_out()
-        self.login_changed()
+        self.logged_out()
 
     async def asign_out(self) -> None:
         """Do what :meth:`sign_out` does."""
@@ -220,23 +233,61 @@ class DjangoAuthRequest(Generic[UserT, UserIdT]):
             return
         with sharing(self.async_request, self.sync_request):
             await self.async_request.sign_out()
-        self.login_changed()
+        await self.alogged_out()
 
     def set_session(self, session: Session[UserIdT] | None) -> None:
         """Set or clear the cookie; see :meth:`lucia.AuthRequest.set_session`."""
         with sharing(self.sync_request, self.async_request):
             self.sync_request.set_session(session)
-        self.login_changed(is_new=session is not None)
+        self.forget_user()
+        if session is not None:
+            self._rotate_token()
 
-    def login_changed(self, *, is_new: bool = False) -> None:
-        """Let ``request.user`` be loaded again, and after a login change the CSRF token.
+    def user_before(self) -> UserIdT | None:
+        """Return who is logged in before a login, if there may be data of theirs."""
+        session = self.validate() if self.django_session.exists else None
+        return None if session is None else session.user_id
 
-        Django's own ``login`` changes it too: somebody else may have planted it.
+    async def auser_before(self) -> UserIdT | None:
+        """Do what :meth:`user_before` does."""
+        session = await self.avalidate() if self.django_session.exists else None
+        return None if session is None else session.user_id
+
+    def logged_in(self, before: object) -> None:
+        """Do the rest of a login, as ``django.contrib.auth`` does, for the session of this request.
+
+        Args:
+            before: what :meth:`user_before` returned.
         """
+        self.forget_user()
+        self._rotate_token()
+        session = self.sync_request.validate()  # which is known: the store is not asked
+        if session is not None and self.django_session.exists:
+            self.django_session.log_in(before, session.user_id)
+
+    async def alogged_in(self, before: object) -> None:
+        """Do what :meth:`logged_in` does."""
+        await sync_to_async(self.logged_in)(before)
+
+    def logged_out(self) -> None:
+        """Do the rest of a logout."""
+        self.forget_user()
+        if self.django_session.exists:
+            self.django_session.log_out()
+
+    async def alogged_out(self) -> None:
+        """Do what :meth:`logged_out` does."""
+        await sync_to_async(self.logged_out)()
+
+    def forget_user(self) -> None:
+        """Let ``request.user`` be loaded again."""
         if self.request_user is not None:
             self.request_user.forget()
-        request = self.exchange.stand_in()
-        if is_new and "CSRF_COOKIE" in request.META:
+
+    def _rotate_token(self) -> None:
+        """Change the CSRF token, which somebody else may have planted."""
+        request = self.exchange.bare_request()
+        if "CSRF_COOKIE" in request.META:
             rotate_token(request)
 
 
@@ -257,8 +308,9 @@ def auth_request(request: HttpRequest) -> DjangoAuthRequest[Any, Any]:
         return cast("LuciaHttpRequest[Any, Any]", request).lucia
     except AttributeError:
         raise ImproperlyConfigured(
-            "LuciaMiddleware is not installed: add 'lucia.middleware.django.LuciaMiddleware' to "
-            "MIDDLEWARE"
+            "LuciaMiddleware has not seen this request: add "
+            "'lucia.middleware.django.LuciaMiddleware' to MIDDLEWARE. A test needs the test "
+            "client for it: no middleware sees the requests of RequestFactory"
         ) from None
 
 

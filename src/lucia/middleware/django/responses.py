@@ -1,6 +1,7 @@
 """Responses: JSON, pages, redirects, and the responses to errors."""
 
 from django.conf import settings
+from django.contrib.auth import REDIRECT_FIELD_NAME
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import resolve_url
@@ -31,7 +32,10 @@ def json_response(content: object, status: int) -> HttpResponse:
 
 
 def error_response(
-    request: HttpRequest, error: Exception, login_url: str | None = None
+    request: HttpRequest,
+    error: Exception,
+    login_url: str | None = None,
+    redirect_field_name: str | None = REDIRECT_FIELD_NAME,
 ) -> HttpResponse:
     """Return the response to one of the library's errors.
 
@@ -39,6 +43,7 @@ def error_response(
         request: the request.
         error: the error.
         login_url: where a visitor's browser is sent; by default ``LOGIN_URL``.
+        redirect_field_name: the field of its query for the way back; None for no way back.
 
     Raises:
         PermissionDenied: the response is a page with the status 403, which is Django's matter.
@@ -49,8 +54,14 @@ def error_response(
     else:
         login_url = login_url or settings.LOGIN_URL
         if login_url and isinstance(error, NotAuthenticated):
-            path = request.get_full_path()
-            location = login_location(resolve_url(login_url), request.method or "", path)
+            location = login_location(
+                resolve_url(login_url),
+                method=request.method or "",
+                path=request.path,
+                query=request.META.get("QUERY_STRING", ""),
+                host=request.get_host(),
+                field=redirect_field_name,
+            )
             if location is not None:
                 return HttpResponseSeeOther(location)
         if answer.status == 403:

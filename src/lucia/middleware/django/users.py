@@ -1,17 +1,16 @@
 """``django.contrib.auth`` beside the library: ``request.user``, its login and its logout."""
 
-from typing import Any, Final
+from typing import Any
 
 from django.contrib.auth import load_backend
 from django.contrib.auth.signals import user_logged_in, user_logged_out
 from django.utils.functional import SimpleLazyObject
 
+from lucia.middleware.django.accounts import MODEL_BACKEND
 from lucia.middleware.django.request import DjangoAuthRequest
 from lucia.models import UNSET
 
 __all__ = ["RequestUser", "follow_django"]
-
-_BACKEND: Final = "django.contrib.auth.backends.ModelBackend"
 
 
 class RequestUser:
@@ -43,14 +42,14 @@ class RequestUser:
         if self._user is UNSET:
             session = self._lucia.validate()
             # As Django's own sessions do: by the default manager, and only active users.
-            self._user = session and load_backend(_BACKEND).get_user(session.user_id)
+            self._user = session and load_backend(MODEL_BACKEND).get_user(session.user_id)
         return self._user
 
     async def aload(self) -> Any:
         """Return what :meth:`load` does."""
         if self._user is UNSET:
             session = await self._lucia.avalidate()
-            self._user = session and await load_backend(_BACKEND).aget_user(session.user_id)
+            self._user = session and await load_backend(MODEL_BACKEND).aget_user(session.user_id)
         return self._user
 
     async def _auser(self) -> Any:

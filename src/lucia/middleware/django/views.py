@@ -1,10 +1,10 @@
 """The views of the ready routes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.contrib.auth import alogout, logout
+from django.contrib.auth import logout
 from django.contrib.auth.decorators import login_not_required
 from django.db import connections
 from django.db.transaction import non_atomic_requests
@@ -15,7 +15,14 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.generic import View
 
-from lucia._rules.accounts import AccountRoute, Page, Reply, Submission, read_body
+from lucia._rules.accounts import (
+    AccountRoute,
+    Reply,
+    Submission,
+    check_body_length,
+    check_charset,
+    read_body,
+)
 from lucia._rules.pages import PAGE_HEADERS
 from lucia.middleware.django.conf import load_configuration
 from lucia.middleware.django.request import DjangoAuthRequest, auth_request, sharing
@@ -23,6 +30,8 @@ from lucia.middleware.django.responses import HttpResponseSeeOther, json_respons
 
 __all__ = ["account_urls"]
 
+_LOGINS = ("sign_up", "log_in")
+_LOGOUTS = ("log_out", "revoke_device")  # the device may be this one
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
@@ -63,11 +72,12 @@ class _AccountPath(View):
         lucia = auth_request(request)
         accounts = lucia.configuration.accounts
         route, submission = self._read(request, handle)
+        before = lucia.user_before() if route.name in _LOGINS else None
         with sharing(lucia.sync_request, lucia.async_request):
             reply = accounts.handle(route, lucia.sync_request, submission)
-        if _follow(lucia, route, reply):
-            logout(request)
-        return _response(reply, accounts.render)
+        if route.method == "POST" and reply.status < 400:
+            _follow(request, lucia, route, before)
+        return _response(reply)
 
     async def arun(self, request: HttpRequest, handle: str = "") -> HttpResponse:
         """Run the route's step in async code, and return the response."""
@@ -76,20 +86,20 @@ class _AccountPath(View):
         if accounts is None or lucia.async_request is None:
             return await sync_to_async(self.run)(request, handle)
         route, submission = self._read(request, handle)
+        before = await lucia.auser_before() if route.name in _LOGINS else None
         with sharing(lucia.async_request, lucia.sync_request):
             reply = await accounts.handle(route, lucia.async_request, submission)
-        if _follow(lucia, route, reply):
-            await alogout(request)
-        if reply.page is None:
-            return _response(reply, accounts.render)
-        # A template may use the database.
-        return await sync_to_async(_response)(reply, accounts.render)
+        if route.method == "POST" and reply.status < 400:
+            await sync_to_async(_follow)(request, lucia, route, before)
+        return _response(reply)
 
     def _read(self, request: HttpRequest, handle: str) -> tuple[AccountRoute, Submission]:
         route = self.routes["POST" if request.method == "POST" else "GET"]
         kind = request.content_type or ""
         is_form = route.method == "POST" and kind in _FORMS
         fields: Mapping[str, Any] = {}
+        check_body_length(_content_length(request))
+        check_charset(request.META.get("CONTENT_TYPE", ""))
         if is_form:
             # By Django's own parser: CsrfViewMiddleware may have read the body already.
             fields = request.POST.dict()
@@ -101,7 +111,8 @@ class _AccountPath(View):
             is_form=is_form,
             wants_page=wants_page(request),
             path=request.path,
-            next=request.POST.get("next") or request.GET.get("next"),
+            host=request.get_host(),
+            query_next=request.GET.get("next"),
             handle=handle,
             user_agent=request.META.get("HTTP_USER_AGENT", ""),
             hidden={"csrfmiddlewaretoken": get_token(request)} if shows_page else {},
@@ -121,25 +132,33 @@ class AsyncAccountView(_AccountPath):
     get = post = _AccountPath.arun
 
 
-def _follow(lucia: DjangoAuthRequest[Any, Any], route: AccountRoute, reply: Reply) -> bool:
+def _content_length(request: HttpRequest) -> int:
+    length = request.META.get("CONTENT_LENGTH") or ""
+    return int(length) if length.isdecimal() else 0
+
+
+def _follow(
+    request: HttpRequest, lucia: DjangoAuthRequest[Any, Any], route: AccountRoute, before: object
+) -> None:
     """Let the rest of Django know what a route did.
 
-    Returns:
-        Whether the person logs out of ``django.contrib.auth`` too. Otherwise they would still be
-        logged in if they logged in to the admin as well.
+    Who logs out is also logged out of ``django.contrib.auth``. Otherwise they would still be logged
+    in if they had logged in to the admin as well.
     """
-    if route.method == "GET" or reply.status >= 400:
-        return False
-    lucia.login_changed(is_new=route.name in ("sign_up", "log_in"))
-    return route.name == "log_out" and lucia.request_user is not None
+    if route.name in _LOGINS:
+        lucia.logged_in(before)
+    elif route.name in _LOGOUTS and lucia.sync_request.validate() is None:
+        lucia.logged_out()
+        if lucia.request_user is not None:
+            logout(request)
 
 
-def _response(reply: Reply, render: Callable[[Page], str]) -> HttpResponse:
+def _response(reply: Reply) -> HttpResponse:
     response: HttpResponse
     if reply.location is not None:
         response = HttpResponseSeeOther(reply.location)
-    elif reply.page is not None:
-        response = HttpResponse(render(reply.page), status=reply.status, headers=dict(PAGE_HEADERS))
+    elif reply.html is not None:
+        response = HttpResponse(reply.html, status=reply.status, headers=dict(PAGE_HEADERS))
     elif reply.status == 204:
         response = HttpResponse(status=204)
     else:

@@ -42,7 +42,7 @@ async def respond(
             scope["query_string"].decode(),
             handle,
         )
-        return reply_answer(await accounts.handle(route, request, submission), accounts)
+        return reply_answer(await accounts.handle(route, request, submission))
     if path == "/unused":
         return json_answer({})
     if path == "/crash" and method == "POST":

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import parse_qs, quote
 
 from lucia import NotAuthenticated
@@ -83,20 +83,20 @@ def submission_of(
         is_form=is_form,
         wants_page="text/html" in accept,
         path=path,
-        next=parse_qs(query).get("next", [None])[0],
+        query_next=parse_qs(query).get("next", [None])[0],
         handle=handle,
         user_agent=agent,
     )
 
 
-def reply_answer(reply: Reply, accounts: Any) -> Answer:
+def reply_answer(reply: Reply) -> Answer:
     """Return the response of a ready route."""
     headers = list(reply.headers.items())
     if reply.location is not None:
         return Answer(reply.status, [*headers, ("Location", reply.location)])
-    if reply.page is not None:
+    if reply.html is not None:
         headers += [*PAGE_HEADERS.items(), ("Content-Type", "text/html; charset=utf-8")]
-        return Answer(reply.status, headers, [accounts.render(reply.page).encode()])
+        return Answer(reply.status, headers, [reply.html.encode()])
     if reply.status == 204:
         return Answer(204, headers)
     return Answer(

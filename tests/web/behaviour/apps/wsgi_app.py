@@ -37,7 +37,7 @@ def respond(environ: dict[str, Any], request: AuthRequest[User]) -> Answer:
             environ["QUERY_STRING"],
             handle,
         )
-        return reply_answer(accounts.handle(route, request, submission), accounts)
+        return reply_answer(accounts.handle(route, request, submission))
     if path == "/unused":
         return json_answer({})
     if path == "/crash" and method == "POST":

@@ -3,12 +3,11 @@
 from getpass import getpass
 from typing import Any
 
-from django.contrib.auth.password_validation import validate_password
-from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from lucia._rules.accounts import normalize_name
 from lucia.errors import InvalidInput, InvalidKeyId
+from lucia.middleware.django.accounts import check_password
 from lucia.middleware.django.conf import load_configuration
 
 __all__ = ["Command"]
@@ -33,17 +32,15 @@ class Command(BaseCommand):
         provider = options["provider"] or routes.get("provider_id", "username")
         name = routes.get("normalize", normalize_name)(options["name"])
         try:
-            configuration.auth.get_key(provider, name)
+            key = configuration.auth.get_key(provider, name)
         except InvalidKeyId:
             raise CommandError(f"nobody logs in as {name!r} with {provider!r}") from None
         password = getpass("Password: ")
         if password != getpass("Password (again): "):
             raise CommandError("the passwords do not match")
         try:
-            validate_password(password)
+            check_password(password, key.user_id, configuration.has_django_users)
             configuration.auth.update_key_password(provider, name, password)
-        except ValidationError as error:
-            raise CommandError(" ".join(error.messages)) from None
         except InvalidInput as error:
             raise CommandError(str(error)) from None
         self.stdout.write(f"Changed the password of {name!r}, who is logged out everywhere.")
