@@ -65,6 +65,10 @@ def started(command: list[str | Path], folder: Path, variables: dict[str, str]) 
             yield
         finally:
             process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:  # older hypercorns wait for ever
+                process.kill()
 
 
 def write_files(name: str, folder: Path) -> None:
