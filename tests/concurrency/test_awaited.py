@@ -1,6 +1,7 @@
 """A coroutine whose result is tested for truth must be awaited first."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -47,6 +48,16 @@ async def test_cancelling() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert ended == ["wait"]
+
+
+def test_reading_from_what_is_not_awaited() -> None:
+    """Reading a member of the result is an error that says what to write; Python's own are not."""
+    call: Any = Request().validate("a")
+    with pytest.raises(AttributeError, match=r"write '\(await validate\(\)\)\.user_id'"):
+        _ = call.user_id
+    assert not hasattr(call, "__fspath__")
+    assert not hasattr(call, "cr_frame")
+    call.close()
 
 
 def test_closing() -> None:

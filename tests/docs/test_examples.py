@@ -77,7 +77,7 @@ def write_files(name: str, folder: Path) -> None:
     (folder / "app.py").write_text((EXAMPLES / f"{name}_app.py").read_text())
 
 
-def drive(url: str) -> None:
+def drive(url: str, *, greets_by_name: bool = False) -> None:
     """Sign up, log in on a second device, log it out from the first one, and log out."""
 
     def browser() -> httpx.Client:
@@ -97,7 +97,7 @@ def drive(url: str) -> None:
         name = f"anna{secrets.token_hex(4)}"
         anna = {"username": name, "password": "correct horse"}
         user_id = laptop.post("/auth/signup", json=anna).json()["user_id"]
-        assert f"Hello {user_id}" in laptop.get("/").text
+        assert laptop.get("/").text == f"Hello {name if greets_by_name else user_id}"
         assert phone.post("/auth/login", data=anna).status_code == 200
         newest, oldest = laptop.get("/auth/devices").json()
         assert (newest["current"], oldest["current"]) == (False, True)

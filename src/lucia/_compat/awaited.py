@@ -5,7 +5,7 @@ A coroutine is true: ``if request.validate():`` without ``await`` would let ever
 
 from collections.abc import Callable, Coroutine, Generator
 from functools import wraps
-from typing import Any, Generic, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
 
 __all__ = ["AsyncTruth", "Truth"]
 
@@ -57,11 +57,13 @@ class _Call(Coroutine[Any, Any, T_co], Generic[T_co]):
             f"write 'await {self._name}()'"
         )
 
-    def __getattr__(self, name: str) -> NoReturn:
-        if name.startswith(("_", "cr_")):  # Python's own questions
-            raise AttributeError(name)
-        call = f"{self._name}()"
-        raise AttributeError(f"{call} was not awaited: write '(await {call}).{name}'")
+    if not TYPE_CHECKING:  # type checkers know what a coroutine has
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if name.startswith(("_", "cr_")):  # Python's own questions
+                raise AttributeError(name)
+            call = f"{self._name}()"
+            raise AttributeError(f"{call} was not awaited: write '(await {call}).{name}'")
 
     # What tasks call: ``asyncio.create_task`` takes coroutines alone.
     def send(self, value: Any, /) -> Any:
