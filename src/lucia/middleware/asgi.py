@@ -7,6 +7,7 @@ WebSocket specification, versions 2 and 3. No framework is imported.
 import json
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextlib import suppress
+from inspect import unwrap
 from typing import Any, Final, NamedTuple
 
 from lucia._async.auth import AsyncAuth
@@ -16,6 +17,7 @@ from lucia._rules.responses import TRY_AGAIN_LATER, ErrorResponse, response_for
 from lucia._typing import UserIdT, UserT
 from lucia.errors import InvalidRequest
 from lucia.middleware._exchange import Exchange
+from lucia.models import Session, SessionUser
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -29,6 +31,11 @@ _HEADER_NAMES: Final = {name.encode(): name for name in REQUEST_HEADERS}
 _STARTS: Final = frozenset(
     {"http.response.start", "websocket.accept", "websocket.http.response.start", "websocket.close"}
 )
+
+
+_Find = Callable[[AsyncAuthRequest[Any, Any]], Awaitable[Any]]
+_validate: Final[_Find] = unwrap(AsyncAuthRequest[Any, Any].validate)
+_validate_user: Final[_Find] = unwrap(AsyncAuthRequest[Any, Any].validate_user)
 
 
 class LuciaMiddleware:
@@ -116,6 +123,21 @@ def auth_request(
             "or in an application without a framework LuciaMiddleware(app, auth=auth)"
         ) from None
     return request
+
+
+# For integrations that await them at once: without the check that they are awaited.
+
+
+def find_session(request: AsyncAuthRequest[Any, UserIdT]) -> Awaitable[Session[UserIdT] | None]:
+    """Return what ``request.validate()`` returns."""
+    return _validate(request)
+
+
+def find_session_user(
+    request: AsyncAuthRequest[UserT, UserIdT],
+) -> Awaitable[SessionUser[UserT, UserIdT] | None]:
+    """Return what ``request.validate_user()`` returns."""
+    return _validate_user(request)
 
 
 def check_auth(auth: object) -> None:

@@ -1,7 +1,6 @@
 """FastAPI: dependencies for routes and WebSockets, and the ready routes, all in OpenAPI."""
 
 from collections.abc import Awaitable, Callable
-from inspect import unwrap
 from typing import Any, Final, Generic, NoReturn, TypeVar, Unpack, get_type_hints
 
 try:
@@ -25,7 +24,7 @@ from lucia._rules.requests import Transport, required
 from lucia._rules.responses import response_for
 from lucia._typing import UserIdT, UserT, with_defaults
 from lucia.errors import NotAuthenticated
-from lucia.middleware.asgi import LuciaMiddleware, auth_request
+from lucia.middleware.asgi import LuciaMiddleware, auth_request, find_session, find_session_user
 from lucia.middleware.starlette import StarletteAuth, ThreadAuthRequest, reply_to, response_of
 from lucia.models import Session, SessionUser
 
@@ -175,9 +174,9 @@ class FastAPIAuth(Generic[UserT, UserIdT]):
         self.sync_request = Dependency(self._sync_request)
         self.optional_session = Dependency(web.optional_session)
         self.optional_user = Dependency(web.optional_user)
-        self.session = Required(auth, _validate, model, scheme_name)
+        self.session = Required(auth, find_session, model, scheme_name)
         self.user = Required(auth, _find_user, model, scheme_name)
-        self.session_user = Required(auth, _validate_user, model, scheme_name)
+        self.session_user = Required(auth, find_session_user, model, scheme_name)
 
     def install(self, app: FastAPI) -> None:
         """Add the middleware, the exception handlers and the documentation to an application.
@@ -316,13 +315,8 @@ class FastAPIAuth(Generic[UserT, UserIdT]):
         return {self._scheme_name: own if token_url is None else bearer}
 
 
-_validate: Final = unwrap(AsyncAuthRequest[Any, Any].validate)
-_validate_user: Final = unwrap(AsyncAuthRequest[Any, Any].validate_user)
-"""Without the check that they are awaited: ``Required`` awaits them."""
-
-
 async def _find_user(request: AsyncAuthRequest[UserT, UserIdT]) -> UserT | None:
-    both = await request.validate_user()
+    both = await find_session_user(request)
     return None if both is None else both.user
 
 

@@ -172,11 +172,12 @@ class FlaskAuth(Generic[UserT, UserIdT]):
         Raises:
             RuntimeError: the extension was not added to the current application.
         """
-        if self not in _installed():
-            raise _not_installed()
         states: dict[object, _RequestState] = request.environ.setdefault(_KEY, {})
-        state = states.setdefault(self, _RequestState())
-        if state.request is None:
+        state = states.get(self)
+        if state is None or state.request is None:
+            if self not in _installed():
+                raise _not_installed()
+            state = states.setdefault(self, _RequestState())
             # Not earlier: a ProxyFix around this application has changed the environ by now.
             state.exchange = WSGIExchange(request.environ)
             state.exchange.started = state.has_started

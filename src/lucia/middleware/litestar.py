@@ -6,8 +6,6 @@
 import asyncio
 import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from copy import copy
-from dataclasses import dataclass, fields
 from typing import Any, Final, Generic, Self, TypeVar, Unpack, cast, get_type_hints
 
 try:
@@ -32,19 +30,7 @@ try:
         AbstractAuthenticationMiddleware,
         AuthenticationResult,
     )
-    from litestar.openapi import OpenAPIConfig
-    from litestar.openapi.spec import (
-        Components,
-        OAuthFlow,
-        OAuthFlows,
-        OpenAPIMediaType,
-        OpenAPIType,
-        Operation,
-        RequestBody,
-        Schema,
-        SecurityRequirement,
-        SecurityScheme,
-    )
+    from litestar.openapi.spec import SecurityRequirement
     from litestar.plugins import InitPlugin
     from litestar.plugins.base import ReceiveRoutePlugin
     from litestar.response import Redirect
@@ -74,8 +60,22 @@ from lucia._rules.requests import Transport, check_transport, required
 from lucia._rules.responses import ERRORS, response_for
 from lucia._typing import UserIdT, UserT, with_defaults
 from lucia.errors import InvalidInput, InvalidRequest, LuciaError, NotAuthenticated
+from lucia.middleware._litestar_openapi import (
+    operation_class,
+    require,
+    security_schemes,
+    show_token_url,
+    with_schemes,
+)
 from lucia.middleware._threads import Run, ThreadAuthRequest
-from lucia.middleware.asgi import ASGIExchange, ASGISender, RequestState, check_auth
+from lucia.middleware.asgi import (
+    ASGIExchange,
+    ASGISender,
+    RequestState,
+    check_auth,
+    find_session,
+    find_session_user,
+)
 from lucia.models import Session, SessionUser
 
 __all__ = ["LitestarAuth", "ThreadAuthRequest", "login_required"]
@@ -200,7 +200,7 @@ class LitestarAuth(InitPlugin, ReceiveRoutePlugin, Generic[UserT, UserIdT]):
         self.exclude_http_methods = exclude_http_methods
         self.scopes = scopes
         self.login_url = None if login_url is None else check_redirect("login_url", login_url)
-        self._schemes = _security_schemes(auth, transport, scheme_name)
+        self._schemes = security_schemes(auth, transport, scheme_name)
         # Each of them lets a request in.
         self._requirements: list[SecurityRequirement] = [{name: []} for name in self._schemes]
         self._token_routes: set[str] = set()
@@ -230,7 +230,7 @@ class LitestarAuth(InitPlugin, ReceiveRoutePlugin, Generic[UserT, UserIdT]):
                 **app_config.exception_handlers,
             }
         if app_config.openapi_config is not None:
-            app_config.openapi_config = self._with_schemes(app_config.openapi_config)
+            app_config.openapi_config = with_schemes(app_config.openapi_config, self._schemes)
         return app_config
 
     def receive_route(self, route: BaseRoute) -> None:
@@ -238,9 +238,9 @@ class LitestarAuth(InitPlugin, ReceiveRoutePlugin, Generic[UserT, UserIdT]):
         if isinstance(route, HTTPRoute):
             for handler in route.route_handlers:
                 if handler.name in self._token_routes:
-                    self._show_token_url(route.path_format)
+                    show_token_url(self._schemes, route.path_format)
                 if self._needs_login(route, handler):
-                    self._require(handler)
+                    require(handler, self._requirements)
 
     def router(
         self, path: str = "/auth", *, name: str = "auth", **settings: Unpack[AsyncAccountSettings]
@@ -269,7 +269,7 @@ class LitestarAuth(InitPlugin, ReceiveRoutePlugin, Generic[UserT, UserIdT]):
                 status_code=route.status,
                 summary=route.summary,
                 include_in_schema=not route.is_page,
-                operation_class=_operation_class(route),
+                operation_class=operation_class(route),
                 raises=[_EXCEPTIONS[status] for status in (*route.errors, 403, 503)],
             )
             if route.needs_login:
@@ -312,7 +312,7 @@ class LitestarAuth(InitPlugin, ReceiveRoutePlugin, Generic[UserT, UserIdT]):
         Raises:
             NotAuthenticated: the request is a visitor's; the response is 401.
         """
-        return required(await self.auth_request(scope).validate())
+        return required(await find_session(self.auth_request(scope)))
 
     async def session_user(self, scope: Scope) -> SessionUser[UserT, UserIdT]:
         """Return the connection's session and user.
@@ -320,7 +320,7 @@ class LitestarAuth(InitPlugin, ReceiveRoutePlugin, Generic[UserT, UserIdT]):
         Raises:
             NotAuthenticated: the request is a visitor's; the response is 401.
         """
-        return required(await self.auth_request(scope).validate_user())
+        return required(await find_session_user(self.auth_request(scope)))
 
     async def current_user(self, scope: Scope) -> UserT:
         """Return the connection's user.
@@ -328,7 +328,7 @@ class LitestarAuth(InitPlugin, ReceiveRoutePlugin, Generic[UserT, UserIdT]):
         Raises:
             NotAuthenticated: the request is a visitor's; the response is 401.
         """
-        return (await self.session_user(scope)).user
+        return required(await find_session_user(self.auth_request(scope))).user
 
     async def authenticate(self, scope: Scope) -> AuthenticationResult:
         """Return what ``connection.user`` and ``connection.auth`` are.
@@ -337,9 +337,9 @@ class LitestarAuth(InitPlugin, ReceiveRoutePlugin, Generic[UserT, UserIdT]):
             NotAuthenticated: the request is a visitor's; the response is 401.
         """
         if not self.auth.has_users:
-            session = await self.current_session(scope)
+            session = required(await find_session(self.auth_request(scope)))
             return AuthenticationResult(user=session.user_id, auth=session)
-        both = await self.session_user(scope)
+        both = required(await find_session_user(self.auth_request(scope)))
         return AuthenticationResult(user=both.user, auth=both.session)
 
     def _middleware(self, app: ASGIApp) -> ASGIApp:
@@ -394,31 +394,6 @@ class LitestarAuth(InitPlugin, ReceiveRoutePlugin, Generic[UserT, UserIdT]):
             and not handler.http_methods <= set(self.exclude_http_methods)
             and not any(re.search(pattern, route.path_format) for pattern in exclude)
         )
-
-    def _require(self, handler: HTTPRouteHandler) -> None:
-        """Document that a handler needs a login. Each path of a handler is a route of its own."""
-        security, raises = handler.security or (), handler.raises or ()
-        added = [each for each in self._requirements if each not in security]
-        handler.security = [*security, *added]
-        if NotAuthorizedException not in raises:
-            handler.raises = [*raises, NotAuthorizedException]
-
-    def _with_schemes(self, config: OpenAPIConfig) -> OpenAPIConfig:
-        """Return a copy of the configuration that has the security schemes."""
-        given = config.components
-        config = copy(config)
-        config.components = [
-            *(given if isinstance(given, list) else [given]),
-            Components(security_schemes={**self._schemes}),
-        ]
-        return config
-
-    def _show_token_url(self, path: str) -> None:
-        """Let the button "Authorize" of the document's page ask for name and password."""
-        for scheme in self._schemes.values():
-            if scheme.type != "apiKey":
-                scheme.type, scheme.scheme = "oauth2", None
-                scheme.flows = OAuthFlows(password=OAuthFlow(scopes={}, token_url=path))
 
     def _endpoint(
         self, accounts: AsyncAccountRoutes[UserT, UserIdT], route: AccountRoute, response_body: Any
@@ -537,53 +512,11 @@ def _not_installed() -> RuntimeError:
     )
 
 
-def _security_schemes(
-    auth: AsyncAuth[Any, Any, Any], transport: Transport, name: str
-) -> Mapping[str, SecurityScheme]:
-    """Return the security schemes of the OpenAPI document by their names."""
-    schemes: dict[str, SecurityScheme] = {}
-    if transport != "bearer":
-        schemes[name] = SecurityScheme(
-            type="apiKey",
-            name=auth.create_session_cookie(None).name,
-            security_scheme_in="cookie",
-            description="The session cookie.",
-        )
-    if transport != "cookie":
-        schemes[f"{name}_token" if schemes else name] = SecurityScheme(
-            type="http", scheme="bearer", description="The session id."
-        )
-    return schemes
-
-
 def _run_in(loop: asyncio.AbstractEventLoop) -> Run:
     def run(function: Callable[[], Coroutine[Any, Any, T]], /) -> T:
         return asyncio.run_coroutine_threadsafe(function(), loop).result()
 
     return run
-
-
-def _operation_class(route: AccountRoute) -> type[Operation]:
-    """Return the class of an operation in the OpenAPI document: one with the body of a route.
-
-    Litestar finds out a body by the argument ``data``. A ready route has none: it reads both JSON
-    and forms.
-    """
-    if route.request_body is None:
-        return Operation
-    names = [field.name for field in fields(route.request_body)]
-    text = Schema(type=OpenAPIType.STRING)
-    schema = Schema(type=OpenAPIType.OBJECT, properties=dict.fromkeys(names, text), required=names)
-    kinds = ("application/json", "application/x-www-form-urlencoded")
-    content = {kind: OpenAPIMediaType(schema=schema) for kind in kinds}
-    body = RequestBody(content=content, required=True)
-
-    @dataclass
-    class OperationWithBody(Operation):
-        def __post_init__(self) -> None:
-            self.request_body = body
-
-    return OperationWithBody
 
 
 async def _submission(request: Request[Any, Any, Any]) -> Submission:

@@ -61,6 +61,8 @@ from lucia.middleware.asgi import (
     Scope,
     Send,
     check_auth,
+    find_session,
+    find_session_user,
 )
 from lucia.models import Session, SessionUser
 
@@ -200,7 +202,7 @@ class QuartAuth(Generic[UserT, UserIdT]):
         Raises:
             NotAuthenticated: the request is a visitor's; the response is 401.
         """
-        return required(await self.request().validate())
+        return required(await find_session(self.request()))
 
     async def session_user(self) -> SessionUser[UserT, UserIdT]:
         """Return the request's session and user.
@@ -208,7 +210,7 @@ class QuartAuth(Generic[UserT, UserIdT]):
         Raises:
             NotAuthenticated: the request is a visitor's; the response is 401.
         """
-        return required(await self.request().validate_user())
+        return required(await find_session_user(self.request()))
 
     async def user(self) -> UserT:
         """Return the request's user.
@@ -216,7 +218,7 @@ class QuartAuth(Generic[UserT, UserIdT]):
         Raises:
             NotAuthenticated: the request is a visitor's; the response is 401.
         """
-        return (await self.session_user()).user
+        return required(await find_session_user(self.request())).user
 
     def _state(self, scope: Scope) -> RequestState:
         states: dict[object, RequestState] = scope.setdefault(_KEY, {})

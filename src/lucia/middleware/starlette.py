@@ -39,7 +39,13 @@ from lucia._rules.responses import ERRORS, response_for
 from lucia._typing import UserIdT, UserT, with_defaults
 from lucia.errors import LuciaError, NotAuthenticated
 from lucia.middleware._threads import ThreadAuthRequest
-from lucia.middleware.asgi import LuciaMiddleware, auth_request, check_auth
+from lucia.middleware.asgi import (
+    LuciaMiddleware,
+    auth_request,
+    check_auth,
+    find_session,
+    find_session_user,
+)
 from lucia.models import Session, SessionUser
 
 __all__ = ["LuciaMiddleware", "LuciaUser", "StarletteAuth", "ThreadAuthRequest"]
@@ -175,7 +181,7 @@ class StarletteAuth(Generic[UserT, UserIdT]):
         Raises:
             NotAuthenticated: the request is a visitor's; the response is 401.
         """
-        return required(await self.request(connection).validate())
+        return required(await find_session(self.request(connection)))
 
     async def session_user(self, connection: HTTPConnection) -> SessionUser[UserT, UserIdT]:
         """Return the request's session and user.
@@ -183,7 +189,7 @@ class StarletteAuth(Generic[UserT, UserIdT]):
         Raises:
             NotAuthenticated: the request is a visitor's; the response is 401.
         """
-        return required(await self.request(connection).validate_user())
+        return required(await find_session_user(self.request(connection)))
 
     async def user(self, connection: HTTPConnection) -> UserT:
         """Return the request's user.
@@ -191,7 +197,7 @@ class StarletteAuth(Generic[UserT, UserIdT]):
         Raises:
             NotAuthenticated: the request is a visitor's; the response is 401.
         """
-        return (await self.session_user(connection)).user
+        return required(await find_session_user(self.request(connection))).user
 
     def _wrap(self, app: ASGIApp) -> ASGIApp:
         middleware = LuciaMiddleware(

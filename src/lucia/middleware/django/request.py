@@ -1,7 +1,5 @@
 """``request.lucia``: the session of one request, for sync and for async code."""
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Generic, cast
 
 from asgiref.sync import sync_to_async
@@ -25,7 +23,7 @@ from lucia.models import Session, SessionUser
 if TYPE_CHECKING:
     from lucia.middleware.django.users import RequestUser
 
-__all__ = ["DjangoAuthRequest", "DjangoExchange", "LuciaHttpRequest", "auth_request", "sharing"]
+__all__ = ["DjangoAuthRequest", "DjangoExchange", "LuciaHttpRequest", "Sharing", "auth_request"]
 
 _KEYS: Final = {name: f"HTTP_{name.upper().replace('-', '_')}" for name in REQUEST_HEADERS}
 _BLOCKS: Final = (
@@ -120,19 +118,19 @@ class DjangoAuthRequest(Generic[UserT, UserIdT]):
     @property
     def origin_failure(self) -> OriginFailure | None:
         """Why the request failed the origin check; see :class:`lucia.AuthRequest`."""
-        with sharing(self.sync_request, self.async_request):
+        with Sharing(self.sync_request, self.async_request):
             return self.sync_request.origin_failure
 
     @property
     def is_cross_site(self) -> bool:
         """Whether ``FORBID_CROSS_SITE`` refuses the request; see :class:`lucia.AuthRequest`."""
-        with sharing(self.sync_request, self.async_request):
+        with Sharing(self.sync_request, self.async_request):
             return self.sync_request.is_cross_site
 
     @async_unsafe(_BLOCKS)
     def validate(self) -> Session[UserIdT] | None:
         """Return the request's session; see :meth:`lucia.AuthRequest.validate`."""
-        with sharing(self.sync_request, self.async_request):
+        with Sharing(self.sync_request, self.async_request):
             return self.sync_request.validate()
 
     @AsyncTruth.needs_await
@@ -140,13 +138,13 @@ class DjangoAuthRequest(Generic[UserT, UserIdT]):
         """Return the request's session; see :meth:`lucia.AsyncAuthRequest.validate`."""
         if self.async_request is None:
             return await sync_to_async(self.validate)()
-        with sharing(self.async_request, self.sync_request):
+        with Sharing(self.async_request, self.sync_request):
             return await self.async_request.validate()
 
     @async_unsafe(_BLOCKS)
     def validate_user(self) -> SessionUser[UserT, UserIdT] | None:
         """Return the session and its user; see :meth:`lucia.AuthRequest.validate_user`."""
-        with sharing(self.sync_request, self.async_request):
+        with Sharing(self.sync_request, self.async_request):
             return self.sync_request.validate_user()
 
     @AsyncTruth.needs_await
@@ -154,14 +152,14 @@ class DjangoAuthRequest(Generic[UserT, UserIdT]):
         """Return the session and its user; see :meth:`lucia.AsyncAuthRequest.validate_user`."""
         if self.async_request is None:
             return await sync_to_async(self.validate_user)()
-        with sharing(self.async_request, self.sync_request):
+        with Sharing(self.async_request, self.sync_request):
             return await self.async_request.validate_user()
 
     @async_unsafe(_BLOCKS)
     def sign_in(self, user_id: UserIdT, /, **metadata: Any) -> Session[UserIdT]:
         """Log a user in; see :meth:`lucia.AuthRequest.sign_in`."""
         before = self.user_before()
-        with sharing(self.sync_request, self.async_request):
+        with Sharing(self.sync_request, self.async_request):
             session = self.sync_request.sign_in(user_id, **metadata)
         self.logged_in(before)
         return session
@@ -171,7 +169,7 @@ class DjangoAuthRequest(Generic[UserT, UserIdT]):
         if self.async_request is None:
             return await sync_to_async(self.sign_in)(user_id, **metadata)
         before = await self.auser_before()
-        with sharing(self.async_request, self.sync_request):
+        with Sharing(self.async_request, self.sync_request):
             session = await self.async_request.sign_in(user_id, **metadata)
         await self.alogged_in(before)
         return session
@@ -182,7 +180,7 @@ class DjangoAuthRequest(Generic[UserT, UserIdT]):
     ) -> Session[UserIdT]:
         """Check a key and log its user in; see :meth:`lucia.AuthRequest.sign_in_with_key`."""
         before = self.user_before()
-        with sharing(self.sync_request, self.async_request):
+        with Sharing(self.sync_request, self.async_request):
             session = self.sync_request.sign_in_with_key(
                 provider_id, provider_user_id, password, **metadata
             )
@@ -197,7 +195,7 @@ class DjangoAuthRequest(Generic[UserT, UserIdT]):
         if self.async_request is None:
             return await sync_to_async(self.sign_in_with_key)(*key, **metadata)
         before = await self.auser_before()
-        with sharing(self.async_request, self.sync_request):
+        with Sharing(self.async_request, self.sync_request):
             session = await self.async_request.sign_in_with_key(*key, **metadata)
         await self.alogged_in(before)
         return session
@@ -205,7 +203,7 @@ class DjangoAuthRequest(Generic[UserT, UserIdT]):
     @async_unsafe(_BLOCKS)
     def renew(self) -> Session[UserIdT] | None:
         """Replace the session by a new one; see :meth:`lucia.AuthRequest.renew`."""
-        with sharing(self.sync_request, self.async_request):
+        with Sharing(self.sync_request, self.async_request):
             return self.sync_request.renew()
 
     @AsyncTruth.needs_await
@@ -213,7 +211,7 @@ class DjangoAuthRequest(Generic[UserT, UserIdT]):
         """Replace the session by a new one; see :meth:`lucia.AsyncAuthRequest.renew`."""
         if self.async_request is None:
             return await sync_to_async(self.renew)()
-        with sharing(self.async_request, self.sync_request):
+        with Sharing(self.async_request, self.sync_request):
             return await self.async_request.renew()
 
     @async_unsafe(_BLOCKS)
@@ -222,7 +220,7 @@ class DjangoAuthRequest(Generic[UserT, UserIdT]):
 
         Who is logged in by ``django.contrib.auth`` too stays so; its ``logout`` ends both.
         """
-        with sharing(self.sync_request, self.async_request):
+        with Sharing(self.sync_request, self.async_request):
             self.sync_request.sign_out()
         self.logged_out()
 
@@ -231,13 +229,13 @@ class DjangoAuthRequest(Generic[UserT, UserIdT]):
         if self.async_request is None:
             await sync_to_async(self.sign_out)()
             return
-        with sharing(self.async_request, self.sync_request):
+        with Sharing(self.async_request, self.sync_request):
             await self.async_request.sign_out()
         await self.alogged_out()
 
     def set_session(self, session: Session[UserIdT] | None) -> None:
         """Set or clear the cookie; see :meth:`lucia.AuthRequest.set_session`."""
-        with sharing(self.sync_request, self.async_request):
+        with Sharing(self.sync_request, self.async_request):
             self.sync_request.set_session(session)
         self.forget_user()
         if session is not None:
@@ -314,14 +312,22 @@ def auth_request(request: HttpRequest) -> DjangoAuthRequest[Any, Any]:
         ) from None
 
 
-@contextmanager
-def sharing(
-    used: AuthRequest[Any, Any] | AsyncAuthRequest[Any, Any],
-    other: AuthRequest[Any, Any] | AsyncAuthRequest[Any, Any] | None,
-) -> Generator[None]:
-    """Let one ``AuthRequest`` know what the other one found and did in this block."""
-    try:
-        yield
-    finally:
-        if other is not None:
-            other.adopt(used)
+class Sharing:
+    """Lets one ``AuthRequest`` know what the other one found and did in this block."""
+
+    __slots__ = ("_other", "_used")
+
+    def __init__(
+        self,
+        used: AuthRequest[Any, Any] | AsyncAuthRequest[Any, Any],
+        other: AuthRequest[Any, Any] | AsyncAuthRequest[Any, Any] | None,
+    ) -> None:
+        self._used = used
+        self._other = other
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *error: object) -> None:
+        if self._other is not None:
+            self._other.adopt(self._used)

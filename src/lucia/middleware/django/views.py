@@ -25,7 +25,7 @@ from lucia._rules.accounts import (
 )
 from lucia._rules.pages import PAGE_HEADERS
 from lucia.middleware.django.conf import load_configuration
-from lucia.middleware.django.request import DjangoAuthRequest, auth_request, sharing
+from lucia.middleware.django.request import DjangoAuthRequest, Sharing, auth_request
 from lucia.middleware.django.responses import HttpResponseSeeOther, json_response, wants_page
 
 __all__ = ["account_urls"]
@@ -73,7 +73,7 @@ class _AccountPath(View):
         accounts = lucia.configuration.accounts
         route, submission = self._read(request, handle)
         before = lucia.user_before() if route.name in _LOGINS else None
-        with sharing(lucia.sync_request, lucia.async_request):
+        with Sharing(lucia.sync_request, lucia.async_request):
             reply = accounts.handle(route, lucia.sync_request, submission)
         if route.method == "POST" and reply.status < 400:
             _follow(request, lucia, route, before)
@@ -87,7 +87,7 @@ class _AccountPath(View):
             return await sync_to_async(self.run)(request, handle)
         route, submission = self._read(request, handle)
         before = await lucia.auser_before() if route.name in _LOGINS else None
-        with sharing(lucia.async_request, lucia.sync_request):
+        with Sharing(lucia.async_request, lucia.sync_request):
             reply = await accounts.handle(route, lucia.async_request, submission)
         if route.method == "POST" and reply.status < 400:
             await sync_to_async(_follow)(request, lucia, route, before)
