@@ -71,8 +71,8 @@ def _django(server: Literal["wsgi", "asgi"]) -> Framework:
         },
         against={OURS: DJANGO, USER: DJANGO_USER},
         is_async=server == "asgi",
-        # Under ASGI each request with Django's own sessions waits for threads several times. Of
-        # more requests at once none would be answered within a window.
+        # Under ASGI each request with Django's own sessions waits for threads several times. With
+        # more connections no request is answered in time.
         callers=(CALLERS,),
         has_database=True,
     )

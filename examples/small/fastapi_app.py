@@ -1,13 +1,13 @@
 from typing import Annotated
 
 from fastapi import Depends, FastAPI
-from stores import make_async_auth
+from stores import make_auth
 
 from lucia import User
 from lucia.middleware.fastapi import FastAPIAuth
 
 app = FastAPI()
-web = FastAPIAuth(make_async_auth(), forbid_cross_site=True, login_url="/auth/login")
+web = FastAPIAuth(make_auth(), forbid_cross_site=True, login_url="/auth/login")
 web.install(app)
 app.include_router(web.router(prefix="/auth"))
 

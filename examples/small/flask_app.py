@@ -1,5 +1,5 @@
 from flask import Flask
-from stores import make_auth
+from flask_stores import make_auth
 
 from lucia.middleware.flask import FlaskAuth, current_user, login_required
 

@@ -1,13 +1,11 @@
 from litestar import Litestar, get
 from litestar.di import NamedDependency
-from stores import make_async_auth
+from stores import make_auth
 
 from lucia import User
 from lucia.middleware.litestar import LitestarAuth
 
-web = LitestarAuth(
-    make_async_auth(), forbid_cross_site=True, login_url="/auth/login", exclude="^/schema"
-)
+web = LitestarAuth(make_auth(), forbid_cross_site=True, login_url="/auth/login", exclude="^/schema")
 
 
 @get("/")

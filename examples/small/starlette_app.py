@@ -2,11 +2,11 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
-from stores import make_async_auth
+from stores import make_auth
 
 from lucia.middleware.starlette import StarletteAuth
 
-web = StarletteAuth(make_async_auth(), forbid_cross_site=True, login_url="/auth/login")
+web = StarletteAuth(make_auth(), forbid_cross_site=True, login_url="/auth/login")
 
 
 async def home(request: Request) -> PlainTextResponse:

@@ -1,34 +1,24 @@
-"""Users in SQLite and sessions in Redis, for the applications in this folder."""
-
 import os
 
-import redis
 import redis.asyncio
 from sqlalchemy import MetaData, create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from lucia import AsyncAuth, Auth, User
-from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
-from lucia.adapters.sqlalchemy import AsyncSQLAlchemyUserAdapter, AuthTables, SQLAlchemyUserAdapter
-
-URL = os.environ.get("REDIS_URL", "redis://localhost:6379")
-KEYS = [bytes.fromhex(os.environ["SESSION_KEY"])]
+from lucia import AsyncAuth, User
+from lucia.adapters.redis import AsyncRedisSessionAdapter
+from lucia.adapters.sqlalchemy import AsyncSQLAlchemyUserAdapter, AuthTables
 
 metadata = MetaData()
 tables = AuthTables(metadata)
-engine = create_engine("sqlite:///small.db")
-metadata.create_all(engine)  # a larger application uses Alembic
+metadata.create_all(create_engine("sqlite:///small.db"))  # a larger application uses Alembic
 
 
-def make_auth() -> Auth[User]:
-    """Return the auth of a sync application."""
-    users = SQLAlchemyUserAdapter(engine, tables)
-    sessions = RedisSessionAdapter(redis.Redis.from_url(URL), id_keys=KEYS)
-    return Auth(users=users, sessions=sessions, env="DEV")
-
-
-def make_async_auth() -> AsyncAuth[User]:
-    """Return the auth of an async application."""
-    users = AsyncSQLAlchemyUserAdapter(create_async_engine("sqlite+aiosqlite:///small.db"), tables)
-    sessions = AsyncRedisSessionAdapter(redis.asyncio.Redis.from_url(URL), id_keys=KEYS)
-    return AsyncAuth(users=users, sessions=sessions, env="DEV")
+def make_auth() -> AsyncAuth[User]:
+    engine = create_async_engine("sqlite+aiosqlite:///small.db")
+    client = redis.asyncio.Redis.from_url(os.environ.get("REDIS_URL", "redis://localhost:6379"))
+    keys = [bytes.fromhex(os.environ["SESSION_KEY"])]
+    return AsyncAuth(
+        users=AsyncSQLAlchemyUserAdapter(engine, tables),
+        sessions=AsyncRedisSessionAdapter(client, id_keys=keys),
+        env="DEV",
+    )

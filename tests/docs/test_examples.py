@@ -73,7 +73,8 @@ def started(command: list[str | Path], folder: Path, variables: dict[str, str]) 
 
 def write_files(name: str, folder: Path) -> None:
     """Write the files that a page says to save."""
-    (folder / "stores.py").write_text((EXAMPLES / "stores.py").read_text())
+    stores = "flask_stores.py" if name == "flask" else "stores.py"
+    (folder / stores).write_text((EXAMPLES / stores).read_text())
     (folder / "app.py").write_text((EXAMPLES / f"{name}_app.py").read_text())
 
 

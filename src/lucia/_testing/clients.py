@@ -92,7 +92,7 @@ class KnownClient:
         raise ValueError(f"a client at {self.url} would not send this session cookie: {advice}")
 
     def set_origin(self) -> None:
-        """Set the header."""
+        """Set the Origin header, unless the client has one."""
         self.client.headers.setdefault("Origin", self.origin)
 
 

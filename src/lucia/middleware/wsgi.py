@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from lucia._rules.accounts import ErrorDetail, to_json
-from lucia._rules.requests import Transport, check_transport
+from lucia._rules.requests import REQUEST_HEADERS, Transport, check_transport
 from lucia._rules.responses import response_for
 from lucia._sync.auth import Auth
 from lucia._sync.request import AuthRequest
@@ -23,12 +23,8 @@ StartResponse = Callable[..., Any]
 WSGIApp = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 _KEY: Final = "lucia.requests"
-_HEADERS: Final = {
-    "HTTP_COOKIE": "cookie",
-    "HTTP_ORIGIN": "origin",
-    "HTTP_SEC_FETCH_SITE": "sec-fetch-site",
-    "HTTP_AUTHORIZATION": "authorization",
-}
+META_KEYS: Final = {name: f"HTTP_{name.upper().replace('-', '_')}" for name in REQUEST_HEADERS}
+"""The keys of the request headers that the library reads, by the names of the headers."""
 
 
 class LuciaMiddleware:
@@ -115,7 +111,7 @@ class WSGIExchange(Exchange):
         self.method: str = environ["REQUEST_METHOD"]
         # Servers join headers of one name by commas. A session id has none, so that the id of a
         # second Cookie header is not found, as in the frameworks; two origins are none.
-        self.headers = {name: [environ[key]] for key, name in _HEADERS.items() if key in environ}
+        self.headers = {name: [environ[key]] for name, key in META_KEYS.items() if key in environ}
         host = environ.get("HTTP_HOST") or _address(environ["SERVER_NAME"], environ["SERVER_PORT"])
         self.url = f"{environ['wsgi.url_scheme']}://{host}/"
         self.client_address: str | None = environ.get("REMOTE_ADDR") or None

@@ -12,12 +12,12 @@ from django.utils.asyncio import async_unsafe
 from lucia._async.request import AsyncAuthRequest
 from lucia._compat.awaited import AsyncTruth
 from lucia._rules.origins import OriginFailure
-from lucia._rules.requests import REQUEST_HEADERS
 from lucia._sync.request import AuthRequest
 from lucia._typing import UserIdT, UserT, with_defaults
 from lucia.middleware._exchange import Exchange
 from lucia.middleware.django.conf import Configuration
 from lucia.middleware.django.sessions import DjangoSession
+from lucia.middleware.wsgi import META_KEYS
 from lucia.models import Session, SessionUser
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DjangoAuthRequest", "DjangoExchange", "LuciaHttpRequest", "Sharing", "auth_request"]
 
-_KEYS: Final = {name: f"HTTP_{name.upper().replace('-', '_')}" for name in REQUEST_HEADERS}
 _BLOCKS: Final = (
     "This method blocks the event loop. In async code, await the method whose name begins with an "
     "a, such as request.lucia.avalidate(), or request.auser() for request.user."
@@ -49,7 +48,7 @@ class DjangoExchange(Exchange):
         """The headers that the library reads."""
         # Headers of one name are joined by commas. A session id has none, so that the id of a
         # second Cookie header is not found, as by Django itself; two origins are none.
-        return {name: [self._meta[key]] for name, key in _KEYS.items() if key in self._meta}
+        return {name: [self._meta[key]] for name, key in META_KEYS.items() if key in self._meta}
 
     @property
     def url(self) -> str:

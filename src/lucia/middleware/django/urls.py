@@ -1,7 +1,7 @@
 """The URLs of the ready routes: ``path("auth/", include("lucia.middleware.django.urls"))``.
 
 Their names are ``lucia:sign_up``, ``log_in``, ``log_out``, ``me``, ``devices``, ``revoke_device``,
-``revoke_others``, ``change_password`` and ``token``.
+``revoke_others``, ``change_password``, ``token`` and ``renew_token``.
 """
 
 from typing import Final
