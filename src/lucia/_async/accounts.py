@@ -310,9 +310,13 @@ class AsyncAccountRoutes(Generic[UserT, UserIdT]):
         name = await self._name_of(session)
         current, new = submission.text("current_password"), submission.text("new_password")
         await self._check_new_password(new, session)
-        await self._auth.use_key(self._provider_id, name, current, address=request.client_address)
-        renewed = await self._auth.update_key_password(
-            self._provider_id, name, new, keep_session=session.session_id
+        renewed = await self._auth.change_key_password(
+            self._provider_id,
+            name,
+            current,
+            new,
+            keep_session=session.session_id,
+            address=request.client_address,
         )
         # None if this session was revoked meanwhile. The password is changed all the same.
         request.set_session(renewed)

@@ -311,9 +311,13 @@ class AccountRoutes(Generic[UserT, UserIdT]):
         name = self._name_of(session)
         current, new = submission.text("current_password"), submission.text("new_password")
         self._check_new_password(new, session)
-        self._auth.use_key(self._provider_id, name, current, address=request.client_address)
-        renewed = self._auth.update_key_password(
-            self._provider_id, name, new, keep_session=session.session_id
+        renewed = self._auth.change_key_password(
+            self._provider_id,
+            name,
+            current,
+            new,
+            keep_session=session.session_id,
+            address=request.client_address,
         )
         # None if this session was revoked meanwhile. The password is changed all the same.
         request.set_session(renewed)

@@ -35,12 +35,14 @@ from lucia.errors import (
     SessionsNotRevoked,
 )
 from lucia.models import (
+    UNSET,
     Key,
     KeyRow,
     PersistentKey,
     PrimaryKey,
     Session,
     SingleUseKey,
+    Unset,
     to_datetime,
 )
 
@@ -363,22 +365,88 @@ class UserMethods(SessionMethods[UserT, UserIdT, AttributesT]):
             SessionsNotRevoked: the password was changed but the sessions were not revoked. Calling
                 this again is safe and revokes them.
         """
-        users = self._require_users()
+        self._require_users()
         keep = keep_session if keep_session is not None and is_session_id(keep_session) else None
         id_ = sought_key_id(provider_id, provider_user_id)
         hashed = self._hash(password)
         key = self._get_key(id_)
-        if key is None:
-            raise InvalidKeyId
-        self._revoke_single_use_keys(key)
-        if users.update_key_password(key.id, hashed) is None:
+        if key is None or not self._replace_hash(key, hashed):
             raise InvalidKeyId
         if not invalidate_sessions:
             self._revoke_single_use_keys(key)
             return None
+        return self._revoke_after_change(key, keep)
+
+    def change_key_password(
+        self,
+        provider_id: str,
+        provider_user_id: str,
+        password: str,
+        new_password: str,
+        *,
+        keep_session: str | None = None,
+        address: str | None = None,
+    ) -> Session[UserIdT] | None:
+        """Check a key's password as :meth:`use_key` does, and replace it.
+
+        Then the user's sessions are revoked as by :meth:`update_key_password`. Of two changes at
+        once that start from the same password one succeeds.
+
+        Args:
+            provider_id: the key's provider.
+            provider_user_id: the key's name with that provider.
+            password: the present password, as the person typed it.
+            new_password: the new one.
+            keep_session: as in :meth:`update_key_password`.
+            address: as in :meth:`use_key`.
+
+        Returns:
+            As :meth:`update_key_password`.
+
+        Raises:
+            InvalidCredentials, TooManyAttempts, Overloaded: as :meth:`use_key`; nothing is changed.
+            InvalidInput: the new password is not valid.
+            TypeError: ``keep_session`` is neither a ``str`` nor None; nothing was changed.
+            SessionsNotRevoked: as :meth:`update_key_password`.
+        """
+        keep = keep_session if keep_session is not None and is_session_id(keep_session) else None
+        check_new_password(new_password)
+        with credentials(provider_id, provider_user_id, address):
+            id_ = sought_key_id(provider_id, provider_user_id)
+            key = self._prove(id_, password, address)
+            hashed = self._workers.hash(new_password, owner_of(address))
+            if not self._replace_hash(key, hashed, expected=key.hashed_password):
+                # A concurrent login may have replaced the hash by another one of this password.
+                current = self._get_key(id_)
+                if (
+                    current is None
+                    or not self._matches(current, password, address)
+                    or not self._replace_hash(
+                        current, hashed, expected=current.hashed_password
+                    )
+                ):
+                    raise InvalidPassword
+        return self._revoke_after_change(key, keep)
+
+    def _replace_hash(
+        self, key: KeyRow, hashed: str | None, *, expected: str | Unset | None = UNSET
+    ) -> bool:
+        """Set a key's hash if it still has the expected one, and return whether it had."""
+        self._revoke_single_use_keys(key)
+        users = self._require_users()
+        return users.update_key_password(key.id, hashed, expected=expected) is not None
+
+    def _revoke_after_change(
+        self, changed: KeyRow, keep: str | None
+    ) -> Session[UserIdT] | None:
+        """Revoke what the former password let in; return the session to keep, renewed.
+
+        Raises:
+            SessionsNotRevoked: that failed.
+        """
         try:
-            self._revoke_single_use_keys(key)
-            return self._end_other_sessions(key.user_id, keep)
+            self._revoke_single_use_keys(changed)
+            return self._end_other_sessions(changed.user_id, keep)
         except Exception as error:
             raise SessionsNotRevoked from error
 

@@ -329,6 +329,71 @@ async def test_a_rehash_never_undoes_a_password_change(
         await auth.use_key(*ALICE, PASSWORD)
 
 
+async def test_changing_a_password(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
+) -> None:
+    """The present password is checked, and all sessions but the one to keep are revoked."""
+    kept, other = await auth.create_session(user_id), await auth.create_session(user_id)
+    for password, error in (("wrong", InvalidPassword), ("", InvalidPassword)):
+        with pytest.raises(error):
+            await auth.change_key_password(*ALICE, password, NEW)
+    with pytest.raises(InvalidKeyId):
+        await auth.change_key_password("username", "nobody", PASSWORD, NEW)
+    with pytest.raises(InvalidInput):
+        await auth.change_key_password(*ALICE, PASSWORD, "")
+    assert len(await sessions_of(store, user_id)) == 2
+    renewed = await auth.change_key_password(*ALICE, PASSWORD, NEW, keep_session=kept.session_id)
+    assert renewed is not None
+    assert await sessions_of(store, user_id) == [renewed.session_id]
+    assert other.session_id != renewed.session_id != kept.session_id
+    assert (await auth.use_key(*ALICE, NEW)).user_id == user_id
+
+
+@pytest.mark.parametrize("moment", ["get_key", "update_key_password"])
+async def test_two_changes_of_one_password(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str, moment: str
+) -> None:
+    """Of two changes at once that start from one password, the second is refused."""
+    first = partial(auth.change_key_password, *ALICE, PASSWORD, "the first horse")
+    hooks = store.after if moment == "get_key" else store.before
+    hooks[moment] = first
+    with pytest.raises(InvalidPassword):
+        await auth.change_key_password(*ALICE, PASSWORD, "the second horse")
+    assert (await auth.use_key(*ALICE, "the first horse")).user_id == user_id
+
+
+async def test_a_change_beside_a_rehash_or_a_removal(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
+) -> None:
+    """A new hash of the same password does not stop a change; if the key is gone, it fails."""
+    store.before["update_key_password"] = partial(
+        store.update_key_password, "username:alice", CHEAP.hash(PASSWORD)
+    )
+    await auth.change_key_password(*ALICE, PASSWORD, NEW)
+    assert (await auth.use_key(*ALICE, NEW)).user_id == user_id
+    store.before["update_key_password"] = partial(auth.delete_user, user_id)
+    with pytest.raises(InvalidPassword):
+        await auth.change_key_password(*ALICE, NEW, PASSWORD)
+
+
+async def test_changes_that_never_find_the_same_hash(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
+) -> None:
+    """A change is tried twice, and then fails without having changed anything."""
+
+    async def rehash() -> None:
+        await store.update_key_password("username:alice", CHEAP.hash(PASSWORD))
+
+    async def rehash_again() -> None:
+        await rehash()
+        store.before["update_key_password"] = rehash
+
+    store.before["update_key_password"] = rehash_again
+    with pytest.raises(InvalidPassword):
+        await auth.change_key_password(*ALICE, PASSWORD, NEW)
+    assert (await auth.use_key(*ALICE, PASSWORD)).user_id == user_id
+
+
 async def test_a_full_queue_during_a_rehash_leaves_the_login_valid(
     auth: AsyncAuth[User], store: AsyncWatchedStore, hasher: FullHash, user_id: str
 ) -> None:
