@@ -16,7 +16,7 @@ from django.test import override_settings
 from django.urls import include, path, reverse
 
 from lucia import AsyncAuth, Auth, PrimaryKey, ScryptHash, StoreUnavailable
-from lucia._rules.accounts import MAX_BODY_BYTES
+from lucia._rules.bodies import MAX_BODY_BYTES
 from lucia.adapters.django import AsyncDjangoUserAdapter, DjangoUserAdapter
 from lucia.adapters.memory import AsyncMemoryAdapter, MemoryAdapter
 from lucia.middleware.accounts import Page, Submission

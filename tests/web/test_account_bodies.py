@@ -10,16 +10,15 @@ import pytest
 
 from lucia import InvalidInput
 from lucia._rules.accounts import (
-    MAX_BODY_BYTES,
     LoggedInDevice,
     Page,
     Submission,
     normalize_name,
-    read_body,
     shown_id,
     to_json,
     user_agent_of,
 )
+from lucia._rules.bodies import MAX_BODY_BYTES, read_body
 from lucia._rules.pages import render_page
 
 JSON = "application/json; charset=utf-8"

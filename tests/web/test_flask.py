@@ -45,7 +45,7 @@ from lucia import (
     User,
     UsersNotConfigured,
 )
-from lucia._rules.accounts import MAX_BODY_BYTES
+from lucia._rules.bodies import MAX_BODY_BYTES
 from lucia.adapters.memory import AsyncMemoryAdapter, MemoryAdapter
 from lucia.middleware.flask import FlaskAuth, current_session, current_user, login_required
 from lucia.testing import login

@@ -61,7 +61,7 @@ from lucia import (
     User,
     UsersNotConfigured,
 )
-from lucia._rules.accounts import MAX_BODY_BYTES
+from lucia._rules.bodies import MAX_BODY_BYTES
 from lucia.adapters.memory import AsyncMemoryAdapter, MemoryAdapter
 from lucia.middleware.litestar import LitestarAuth, ThreadAuthRequest, login_required
 from tests.web import driver

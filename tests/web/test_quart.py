@@ -50,7 +50,8 @@ from lucia import (
     User,
     UsersNotConfigured,
 )
-from lucia._rules.accounts import MAX_BODY_BYTES, Page
+from lucia._rules.accounts import Page
+from lucia._rules.bodies import MAX_BODY_BYTES
 from lucia.adapters.memory import AsyncMemoryAdapter, MemoryAdapter
 from lucia.middleware.asgi import Message
 from lucia.middleware.quart import QuartAuth, current_session, current_user, login_required

@@ -12,7 +12,7 @@ from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from lucia import AsyncAuth, Overloaded, User
-from lucia._rules.accounts import MAX_BODY_BYTES
+from lucia._rules.bodies import MAX_BODY_BYTES
 from lucia.middleware.fastapi import FastAPIAuth, ThreadAuthRequest
 from lucia.middleware.starlette import StarletteAuth
 from tests.web.driver import NAME, ORIGIN

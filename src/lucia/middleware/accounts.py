@@ -13,9 +13,9 @@ from lucia._rules.accounts import (
     SignedInUser,
     Submission,
     normalize_name,
-    read_body,
     to_json,
 )
+from lucia._rules.bodies import read_body
 from lucia._rules.pages import PAGE_HEADERS
 from lucia._sync.accounts import AccountRoutes, AccountSettings
 

@@ -24,11 +24,9 @@ except ImportError as error:
         'lucia.middleware.flask needs Flask: pip install "lucia-auth[flask]"'
     ) from error
 
-from lucia._rules.accounts import (
+from lucia._rules.accounts import AccountRoute, ErrorDetail, Submission
+from lucia._rules.bodies import (
     MAX_BODY_BYTES,
-    AccountRoute,
-    ErrorDetail,
-    Submission,
     body_too_long,
     check_body_length,
     check_charset,

@@ -32,14 +32,8 @@ from lucia._async.accounts import AsyncAccountRoutes, AsyncAccountSettings
 from lucia._async.auth import AsyncAuth
 from lucia._async.request import AsyncAuthRequest
 from lucia._compat.awaited import AsyncTruth
-from lucia._rules.accounts import (
-    AccountRoute,
-    ErrorDetail,
-    Submission,
-    check_body_length,
-    check_charset,
-    read_body,
-)
+from lucia._rules.accounts import AccountRoute, ErrorDetail, Submission
+from lucia._rules.bodies import check_body_length, check_charset, read_body
 from lucia._rules.redirects import prefers_page
 from lucia._rules.requests import Transport, check_transport, required
 from lucia._rules.responses import ERRORS, response_for

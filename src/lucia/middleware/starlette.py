@@ -23,15 +23,8 @@ from lucia._async.accounts import AsyncAccountRoutes, AsyncAccountSettings
 from lucia._async.auth import AsyncAuth
 from lucia._async.request import AsyncAuthRequest
 from lucia._compat.awaited import AsyncTruth
-from lucia._rules.accounts import (
-    AccountRoute,
-    Reply,
-    Submission,
-    check_body_length,
-    check_charset,
-    read_body,
-    to_json,
-)
+from lucia._rules.accounts import AccountRoute, Reply, Submission, to_json
+from lucia._rules.bodies import check_body_length, check_charset, read_body
 from lucia._rules.pages import PAGE_HEADERS
 from lucia._rules.redirects import below_root, check_redirect, login_location, prefers_page
 from lucia._rules.requests import Transport, check_transport, required

@@ -1,6 +1,6 @@
 """``request.lucia``: the session of one request, for sync and for async code."""
 
-from typing import TYPE_CHECKING, Any, Final, Generic, cast
+from typing import Any, Final, Generic, Protocol, cast
 
 from asgiref.sync import sync_to_async
 from django.core.exceptions import DisallowedHost, ImproperlyConfigured
@@ -20,15 +20,22 @@ from lucia.middleware.django.sessions import DjangoSession
 from lucia.middleware.wsgi import META_KEYS
 from lucia.models import Session, SessionUser
 
-if TYPE_CHECKING:
-    from lucia.middleware.django.users import RequestUser
-
 __all__ = ["DjangoAuthRequest", "DjangoExchange", "LuciaHttpRequest", "Sharing", "auth_request"]
 
 _BLOCKS: Final = (
     "This method blocks the event loop. In async code, await the method whose name begins with an "
     "a, such as request.lucia.avalidate(), or request.auser() for request.user."
 )
+
+
+class FollowingUser(Protocol):
+    """``request.user``, where it is the user of the session."""
+
+    def forget(self) -> None: ...
+
+    def load(self) -> Any: ...
+
+    async def aload(self) -> Any: ...
 
 
 class DjangoExchange(Exchange):
@@ -91,7 +98,7 @@ class DjangoAuthRequest(Generic[UserT, UserIdT]):
 
     def __init__(self, request: HttpRequest, configuration: Configuration) -> None:
         self.configuration = configuration
-        self.request_user: RequestUser | None = None
+        self.request_user: FollowingUser | None = None
         self.error: Exception | None = None
         self.exchange = DjangoExchange(request)
         self.django_session = DjangoSession(getattr(request, "session", None))

@@ -15,14 +15,8 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.generic import View
 
-from lucia._rules.accounts import (
-    AccountRoute,
-    Reply,
-    Submission,
-    check_body_length,
-    check_charset,
-    read_body,
-)
+from lucia._rules.accounts import AccountRoute, Reply, Submission
+from lucia._rules.bodies import check_body_length, check_charset, read_body
 from lucia._rules.pages import PAGE_HEADERS
 from lucia.middleware.django.conf import load_configuration
 from lucia.middleware.django.request import DjangoAuthRequest, Sharing, auth_request
