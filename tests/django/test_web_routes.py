@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.exceptions import ImproperlyConfigured
 from django.db import IntegrityError, connections
 from django.http import HttpResponse
 from django.template import engines
@@ -312,6 +313,22 @@ def test_own_steps_have_their_own_rules(site: Site) -> None:
     assert (response.status_code, response.json()) == (201, {"invited": "a@b.c"})
 
 
+def test_own_pages_in_async_code(site: Site) -> None:
+    """A function that renders pages has to be a plain one: Django's templates use the database."""
+
+    async def render(page: Page) -> str:
+        return page.name
+
+    with pytest.raises(ImproperlyConfigured, match=r"ASYNC_ROUTES.*render must be a plain"):
+        serve(site, is_asgi=True, ROUTES={}, ASYNC_ROUTES={"render": render})
+
+
+def test_users_without_a_name(site: Site) -> None:
+    """Attributes may lack the name: nobody is taken for a user without one."""
+    serve(site, ROUTES={"attributes": lambda submission: {"first_name": "a"}})
+    assert Browser(site, is_asgi=False).json("/auth/signup", ANNA).status_code == 201
+
+
 def test_names_in_another_case(browser: Callable[..., Browser]) -> None:
     """A name that Django has in another case is taken: people could not tell them apart."""
     User.objects.create_user("Root")
@@ -375,17 +392,40 @@ def test_a_planted_session_of_django(remembering: Callable[..., Browser]) -> Non
     assert attacker.get("/seen").content == b"nothing"
 
 
-def test_another_persons_session_of_django(remembering: Callable[..., Browser]) -> None:
+@pytest.mark.parametrize("ended", ["not", "revoked", "logged in to the admin"])
+def test_another_persons_session_of_django(
+    remembering: Callable[..., Browser], site: Site, ended: str
+) -> None:
     """Whoever logs in over somebody else, or after them, does not see their data."""
     client = remembering()
     client.json("/auth/signup", ANNA)
     client.get("/seen?set=secret")
     assert client.json("/auth/login", ANNA).status_code == 200
     assert client.get("/seen").content == b"secret"
+    if ended == "revoked":
+        site.auth.invalidate_all_user_sessions(User.objects.get().pk)
+    elif ended == "logged in to the admin":
+        client.json("/auth/logout")
+        client._client.force_login(User.objects.create_user("root"))
+        client.get("/seen?set=secret")
     client.json("/auth/signup", {**ANNA, "username": "berta"})
     assert client.get("/seen?set=other").content == b"nothing"
     assert client.json("/auth/logout").status_code == 204
     assert client.get("/seen").content == b"nothing"
+
+
+def test_a_visitors_session_of_django(remembering: Callable[..., Browser], site: Site) -> None:
+    """What a visitor has in the session stays by a login, by a refusal and in an outage."""
+    client = remembering(accept=HTML)
+    client.get("/seen?set=cart")
+    assert client.post("/auth/devices/x/revoke").headers["Location"].startswith("/auth/login")
+    assert client.get("/seen").content == b"cart"
+    client.submit("/auth/signup", **ANNA)
+    assert client.get("/seen").content == b"cart"
+    site.failure = StoreUnavailable()
+    assert client.get("/seen?set=more").content == b"cart"
+    site.failure = None
+    assert client.get("/seen").content == b"more"
 
 
 def test_revoking_this_device(remembering: Callable[..., Browser]) -> None:

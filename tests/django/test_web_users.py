@@ -8,6 +8,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.contrib import admin
 from django.contrib.auth import alogin, alogout, decorators, login, logout
+from django.contrib.auth.mixins import PermissionRequiredMixin
 from django.contrib.auth.models import Permission, User
 from django.contrib.contenttypes.models import ContentType
 from django.db import connections
@@ -455,6 +456,25 @@ def test_a_view_that_refuses_visitors(site: Site, anna: Any) -> None:
     site.serve(Sync.as_view(raise_exception=True, permission_denied_message="no"))
     assert site.client(HTTP_ACCEPT=HTML).get("/").status_code == 403
     assert site.client(site.log_in(anna.pk)).get("/").status_code == 200
+
+
+def test_a_mixin_for_permissions(site: Site, anna: Any) -> None:
+    """Whoever is logged in and lacks a permission gets 403, and is not sent to log in."""
+
+    permissions: Any = PermissionRequiredMixin
+
+    class Restricted(LoginRequiredMixin, permissions, View):  # type: ignore[misc]
+        permission_required = "auth.change_user"
+
+        def get(self, request: Any) -> HttpResponse:
+            return HttpResponse("in")
+
+    site.serve(Restricted.as_view())
+    assert site.client(HTTP_ACCEPT=HTML).get("/").status_code == 303
+    client = site.client(site.log_in(anna.pk), HTTP_ACCEPT=HTML)
+    assert client.get("/").status_code == 403
+    User.objects.update(is_superuser=True)
+    assert client.get("/").content == b"in"
 
 
 def test_an_admin_without_a_session_of_the_library(site: Site, root: Any) -> None:

@@ -58,6 +58,7 @@ def test_bodies(content_type: str, body: bytes, fields: dict[str, Any], is_form:
         (FORM, b"&".join(b"a=1" for _ in range(200))),
         (FORM, b"a" * (MAX_BODY_BYTES + 1)),
         (f"{FORM}; charset=punycode", b"a=1"),
+        (f"{FORM}; charset=utf-8; charset=utf-16", b"a=1"),
         ("multipart/form-data; boundary=B; charset=unicode_escape", b"--B--"),
         ("text/plain", b"{}"),
         ("", b"{}"),

@@ -358,6 +358,21 @@ def test_protected_views(auth: Auth[User], web: FlaskAuth[User], app: Flask, pat
     assert client.get(path).text == "ann"
 
 
+def test_a_general_handler(web: FlaskAuth[User], app: Flask) -> None:
+    """An application's handler for all errors gets the library's other errors as they are."""
+    web.init_app(app)
+    route(app, "/", raising(StoreCorrupt()))
+    pages = Blueprint("pages", __name__)
+    pages.add_url_rule("/pages", view_func=raising(StoreCorrupt()))
+    pages.register_error_handler(Exception, lambda error: f"pages {type(error).__name__}")
+    app.register_blueprint(pages)
+    app.register_error_handler(Exception, lambda error: type(error).__name__)
+    assert [send(app, path).text for path in ("/", "/pages")] == [
+        "StoreCorrupt",
+        "pages StoreCorrupt",
+    ]
+
+
 def test_an_error_is_no_visitor(
     web: FlaskAuth[User], app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1141,6 +1141,18 @@ async def test_a_body_without_a_length(pages: Quart, kind: str) -> None:
     assert str(await detail_of(response)).startswith("the body is longer than")
 
 
+async def test_a_general_handler(web: QuartAuth[User], app: Quart) -> None:
+    """An application's handler for all errors gets the library's other errors as they are."""
+    web.init_app(app)
+    route(app, "/", raising(StoreCorrupt()))
+
+    @app.errorhandler(Exception)
+    async def handle(error: Exception) -> str:
+        return type(error).__name__
+
+    assert await text_of(await send(app, "/")) == "StoreCorrupt"
+
+
 async def test_pages_from_templates(auth: AsyncAuth[User], app: Quart) -> None:
     """The function that renders pages may await Quart's templates."""
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import pytest
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI, Request
 from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.routing import Mount
@@ -240,6 +240,22 @@ def test_both_without_ready_routes(auth: AsyncAuth[User]) -> None:
         "web": "apiKey",
         "web_token": "http",
     }
+
+
+def test_a_form_that_a_dependency_has_read(auth: AsyncAuth[User]) -> None:
+    """A dependency of the router may read the form first, such as to check a token in it."""
+
+    async def read(request: Request) -> None:
+        await request.form()
+
+    web = FastAPIAuth(auth)
+    app = FastAPI()
+    web.install(app)
+    app.include_router(web.router(prefix="/auth"), dependencies=[Depends(read)])
+    client = TestClient(app, headers={"Origin": ORIGIN})
+    parts: Any = {name: (None, value) for name, value in FORM.items()}
+    assert client.post("/auth/signup", files=parts).status_code == 201
+    assert client.post("/auth/login", data=FORM).status_code == 200
 
 
 # Plain functions

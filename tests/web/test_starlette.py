@@ -639,7 +639,7 @@ def test_a_visitor_of_a_page_is_sent_to_the_login_page(
         ("/a%3Fb%23c", "/login?next=/a%253Fb%2523c"),
     ],
 )
-@pytest.mark.parametrize("root_path", ["", "/api"])
+@pytest.mark.parametrize("root_path", ["", "/api", "/caf"])
 def test_the_path_that_a_visitor_wanted(
     auth: AsyncAuth[User], sent: str, location: str, root_path: str
 ) -> None:

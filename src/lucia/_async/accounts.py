@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, Generic, TypedDict, Unpack
 
 from lucia._async.auth import AsyncAuth
-from lucia._async.request import AsyncAuthRequest
+from lucia._async.request import AsyncAuthRequest, required
 from lucia._compat.flavours import check_function, check_names, check_step
 from lucia._compat.steps import AsyncRender, AsyncStep
 from lucia._rules.accounts import (
@@ -27,7 +27,7 @@ from lucia._rules.accounts import (
 )
 from lucia._rules.pages import render_page
 from lucia._rules.redirects import check_redirect
-from lucia._rules.requests import Transport, required
+from lucia._rules.requests import Transport
 from lucia._typing import UserIdT, UserT, with_defaults
 from lucia.errors import (
     InvalidInput,
@@ -54,15 +54,15 @@ class AsyncAccountSettings(TypedDict, total=False):
     after_login: str
     after_logout: str
     sign_up: AsyncStep | None
-    log_in: AsyncStep | None
-    log_out: AsyncStep | None
-    me: AsyncStep | None
-    devices: AsyncStep | None
-    revoke_device: AsyncStep | None
-    revoke_others: AsyncStep | None
-    change_password: AsyncStep | None
-    token: AsyncStep | None
-    renew_token: AsyncStep | None
+    log_in: AsyncStep
+    log_out: AsyncStep
+    me: AsyncStep
+    devices: AsyncStep
+    revoke_device: AsyncStep
+    revoke_others: AsyncStep
+    change_password: AsyncStep
+    token: AsyncStep
+    renew_token: AsyncStep
 
 
 def _no_attributes(submission: Submission) -> Mapping[str, Any]:
@@ -147,10 +147,11 @@ class AsyncAccountRoutes(Generic[UserT, UserIdT]):
             "log_in": after_login,
             "log_out": after_logout,
         }
+        self._own_log_in = settings.get("log_in", self._log_in)
         has_tokens = transport != "cookie"
         self._steps: Mapping[StepName, AsyncStep | None] = {
             "sign_up": settings.get("sign_up", self._sign_up),
-            "log_in": settings.get("log_in", self._log_in),
+            "log_in": self._own_log_in,
             "log_out": settings.get("log_out", self._log_out),
             "me": settings.get("me", self._me),
             "devices": settings.get("devices", self._devices),
@@ -160,8 +161,8 @@ class AsyncAccountRoutes(Generic[UserT, UserIdT]):
             "token": settings.get("token", self._token) if has_tokens else None,
             "renew_token": settings.get("renew_token", self._renew_token) if has_tokens else None,
         }
-        for name, step in self._steps.items():
-            if step is not None:
+        for name, step in settings.items():
+            if name in self._steps and (name, step) != ("sign_up", None):
                 check_step(name, step, self._log_in)
         self._has_pages = settings.get("pages", True) and transport != "bearer"
         self.routes: tuple[AccountRoute, ...] = tuple(
@@ -204,10 +205,13 @@ class AsyncAccountRoutes(Generic[UserT, UserIdT]):
         Raises:
             TypeError: the application's function returned something else.
         """
-        html = await AsyncRender.call(self._render, page)
+        html = await self._rendered(page)
         if not isinstance(html, str):
             raise TypeError(f"render must return text, not {type(html).__name__}")
         return html
+
+    async def _rendered(self, page: Page) -> Any:
+        return await AsyncRender.call(self._render, page)
 
     async def _content(
         self,
@@ -258,8 +262,7 @@ class AsyncAccountRoutes(Generic[UserT, UserIdT]):
         self, request: AsyncAuthRequest[UserT, UserIdT], submission: Submission
     ) -> Any:
         # Where the application has a step of its own, its rules hold for tokens, too.
-        log_in = self._steps["log_in"] or self._log_in
-        return await log_in(request.with_transport("bearer"), submission)
+        return await self._own_log_in(request.with_transport("bearer"), submission)
 
     async def _renew_token(
         self, request: AsyncAuthRequest[UserT, UserIdT], submission: Submission

@@ -3,7 +3,7 @@
 ``AsyncRequestMethods`` is the part of ``Auth`` that reads requests and creates cookies.
 """
 
-from typing import Any, Generic
+from typing import Any, Generic, TypeVar
 
 from lucia._async.users import AsyncUserMethods
 from lucia._compat.awaited import AsyncTruth
@@ -14,14 +14,23 @@ from lucia._rules.origins import (
     Origin,
     OriginFailure,
     check_origin,
-    is_browsers,
     is_plain_http,
+    may_be_browser,
 )
-from lucia._rules.requests import VARIES, RequestLike, Transport, bearer_token, check_transport
+from lucia._rules.requests import (
+    TRANSPORTS,
+    VARIES,
+    RequestLike,
+    Transport,
+    bearer_token,
+    check_transport,
+)
 from lucia._rules.sessions import check_session
 from lucia._typing import AttributesT, UserIdT, UserT, with_defaults
-from lucia.errors import InvalidRequest, InvalidSessionId, InvalidUserId
+from lucia.errors import InvalidRequest, InvalidSessionId, InvalidUserId, NotAuthenticated
 from lucia.models import UNSET, Session, SessionUser, Unset, user_id_text
+
+T = TypeVar("T")
 
 
 class AsyncRequestMethods(AsyncUserMethods[UserT, UserIdT, AttributesT]):
@@ -44,7 +53,8 @@ class AsyncRequestMethods(AsyncUserMethods[UserT, UserIdT, AttributesT]):
         Raises:
             ValueError: ``transport`` is none of these.
         """
-        check_transport(transport)
+        if transport not in TRANSPORTS:  # as check_transport() does, without a call per request
+            check_transport(transport)
         return AsyncAuthRequest(self, context, transport)
 
     def create_session_cookie(self, session: Session[Any] | None) -> Cookie:
@@ -177,12 +187,12 @@ class AsyncAuthRequest(AsyncSelfLocking, Generic[UserT, UserIdT]):
     def is_cross_site(self) -> bool:
         """Whether the request is refused where requests from other sites are forbidden.
 
-        It is after a failed origin check. But where programs may send bearer tokens (``both``), one
-        that has none yet is no browser's if it has neither Origin nor Sec-Fetch-Site nor Cookie.
+        True after a failed origin check, except with ``both`` for a request without Origin,
+        Sec-Fetch-Site and Cookie: it comes from a program that has no token yet.
         """
         if self.origin_failure is None:
             return False
-        return self._transport != "both" or is_browsers(self._context)
+        return self._transport != "both" or may_be_browser(self._context)
 
     @AsyncTruth.needs_await
     async def validate(self) -> Session[UserIdT] | None:
@@ -418,3 +428,14 @@ class AsyncAuthRequest(AsyncSelfLocking, Generic[UserT, UserIdT]):
             else:
                 self._known_id = bearer_token(self._context)
         return self._known_id
+
+
+def required(found: T | None) -> T:
+    """Return the session or the user of a request.
+
+    Raises:
+        NotAuthenticated: there is none, the request is a visitor's.
+    """
+    if found is None:
+        raise NotAuthenticated
+    return found

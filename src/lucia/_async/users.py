@@ -403,16 +403,21 @@ class AsyncUserMethods(AsyncSessionMethods[UserT, UserIdT, AttributesT]):
             As :meth:`update_key_password`.
 
         Raises:
-            InvalidCredentials, TooManyAttempts, Overloaded: as :meth:`use_key`; nothing is changed.
+            InvalidCredentials, TooManyAttempts, Overloaded: as :meth:`use_key`, and
+                :class:`~lucia.InvalidKeyId` for a single-use key. Nothing was changed.
             InvalidInput: the new password is not valid.
             TypeError: ``keep_session`` is neither a ``str`` nor None; nothing was changed.
-            SessionsNotRevoked: as :meth:`update_key_password`.
+            SessionsNotRevoked: the password was changed but the sessions were not revoked:
+                :meth:`invalidate_all_user_sessions` does that.
         """
         keep = keep_session if keep_session is not None and is_session_id(keep_session) else None
         check_new_password(new_password)
         with credentials(provider_id, provider_user_id, address):
             id_ = sought_key_id(provider_id, provider_user_id)
-            key = await self._prove(id_, password, address)
+            key = await self._allowed(id_, password, address)
+            if key.expires is not None:
+                raise InvalidKeyId
+            key = await self._rehashed(key, password, address)
             hashed = await self._workers.hash(new_password, owner_of(address))
             if not await self._replace_hash(key, hashed, expected=key.hashed_password):
                 # A concurrent login may have replaced the hash by another one of this password.

@@ -13,7 +13,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, cast
 
-from lucia._rules.redirects import below_root, login_location, own_path
+from lucia._rules.redirects import below_root, login_location, own_path, quoted_path
 from lucia._rules.requests import Transport
 from lucia._rules.responses import response_for
 from lucia.errors import InvalidInput, NotAuthenticated
@@ -361,12 +361,12 @@ def _json_value(value: object) -> object:
 
 
 def prefix_of(route: AccountRoute, submission: Submission) -> str:
-    """Return the part of the request's path before the route's own.
+    """Return the part of the request's path before the route's own, quoted.
 
-    Where a parameter is in it, it may begin with two slashes, which would name a host.
+    Where it has a parameter, it may begin with two slashes, which would name a host.
     """
     prefix = submission.path.removesuffix(route.path.format(handle=submission.handle))
-    return "/" + prefix.lstrip("/\\") if prefix else ""
+    return quoted_path("/" + prefix.lstrip("/\\")) if prefix else ""
 
 
 def reply_to(

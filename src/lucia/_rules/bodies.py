@@ -45,8 +45,9 @@ def check_charset(content_type: str) -> None:
     """
     message = Message()
     message["Content-Type"] = content_type
-    if message.get_content_charset("utf-8") not in ("utf-8", "utf8", "us-ascii"):
-        raise InvalidInput("the body must be in UTF-8")
+    for name, value in message.get_params(failobj=[]):
+        if name.lower() == "charset" and value.lower() not in ("utf-8", "utf8", "us-ascii"):
+            raise InvalidInput("the body must be in UTF-8")
 
 
 def check_body_length(length: int) -> None:

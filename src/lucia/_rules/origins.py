@@ -120,7 +120,7 @@ def is_plain_http(context: RequestLike) -> bool:
     return context.url.startswith(("http://", "ws://")) and "sec-fetch-site" not in context.headers
 
 
-def is_browsers(context: RequestLike) -> bool:
+def may_be_browser(context: RequestLike) -> bool:
     """Return whether a browser may have sent a request that changes something.
 
     Browsers send ``Origin`` with each such request of another site, and most also

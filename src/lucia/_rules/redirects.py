@@ -39,6 +39,11 @@ def own_path(url: str | None, host: str = "") -> str | None:
     return url if _PATH.fullmatch(url) else None
 
 
+def quoted_path(path: str) -> str:
+    """Return a decoded path as it stands in a URL."""
+    return quote(path, safe=_PATH_CHARACTERS)
+
+
 def below_root(url: str, root: str) -> str:
     """Return a setting that is a URL, as browsers know it.
 
@@ -75,7 +80,7 @@ def login_location(
     login = urlsplit(login_url)
     if unquote(login.path) == path and login.netloc in ("", host):
         return None
-    back = quote(path, safe=_PATH_CHARACTERS)
+    back = quoted_path(path)
     if query:
         back = f"{back}?{query}"
     if field is None or method not in ("GET", "HEAD") or own_path(back) is None:

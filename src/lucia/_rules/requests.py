@@ -6,12 +6,9 @@ An integration of a web framework is a function that creates a :class:`RequestCo
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final, Literal, Protocol, TypeVar
+from typing import Final, Literal, Protocol
 
 from lucia._rules.cookies import Cookie
-from lucia.errors import NotAuthenticated
-
-T = TypeVar("T")
 
 Transport = Literal["cookie", "bearer", "both"]
 """Where a request carries its session id: in a cookie, or in the Authorization header.
@@ -56,11 +53,7 @@ class RequestLike(Protocol):
 
 
 def check_transport(transport: str) -> None:
-    """Refuse a transport that there is not.
-
-    Raises:
-        ValueError: it is none of ``TRANSPORTS``.
-    """
+    """Raise `ValueError` if the transport is unknown."""
     if transport not in TRANSPORTS:
         raise ValueError(f"transport must be 'cookie', 'bearer' or 'both', got {transport!r}")
 
@@ -70,17 +63,6 @@ def bearer_token(context: RequestLike) -> str | None:
     values = context.headers.get("authorization", ())
     scheme, _, token = values[0].partition(" ") if len(values) == 1 else ("", "", "")
     return token.strip(" ") or None if scheme.lower() == "bearer" else None
-
-
-def required(found: T | None) -> T:
-    """Return the session or the user of a request.
-
-    Raises:
-        NotAuthenticated: there is none, the request is a visitor's.
-    """
-    if found is None:
-        raise NotAuthenticated
-    return found
 
 
 def _always() -> bool:

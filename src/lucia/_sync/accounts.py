@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, Generic, TypedDict, Unpack
 
 from lucia._sync.auth import Auth
-from lucia._sync.request import AuthRequest
+from lucia._sync.request import AuthRequest, required
 from lucia._compat.flavours import check_function, check_names, check_step
 from lucia._compat.steps import Render, Step
 from lucia._rules.accounts import (
@@ -28,7 +28,7 @@ from lucia._rules.accounts import (
 )
 from lucia._rules.pages import render_page
 from lucia._rules.redirects import check_redirect
-from lucia._rules.requests import Transport, required
+from lucia._rules.requests import Transport
 from lucia._typing import UserIdT, UserT, with_defaults
 from lucia.errors import (
     InvalidInput,
@@ -55,15 +55,15 @@ class AccountSettings(TypedDict, total=False):
     after_login: str
     after_logout: str
     sign_up: Step | None
-    log_in: Step | None
-    log_out: Step | None
-    me: Step | None
-    devices: Step | None
-    revoke_device: Step | None
-    revoke_others: Step | None
-    change_password: Step | None
-    token: Step | None
-    renew_token: Step | None
+    log_in: Step
+    log_out: Step
+    me: Step
+    devices: Step
+    revoke_device: Step
+    revoke_others: Step
+    change_password: Step
+    token: Step
+    renew_token: Step
 
 
 def _no_attributes(submission: Submission) -> Mapping[str, Any]:
@@ -148,10 +148,11 @@ class AccountRoutes(Generic[UserT, UserIdT]):
             "log_in": after_login,
             "log_out": after_logout,
         }
+        self._own_log_in = settings.get("log_in", self._log_in)
         has_tokens = transport != "cookie"
         self._steps: Mapping[StepName, Step | None] = {
             "sign_up": settings.get("sign_up", self._sign_up),
-            "log_in": settings.get("log_in", self._log_in),
+            "log_in": self._own_log_in,
             "log_out": settings.get("log_out", self._log_out),
             "me": settings.get("me", self._me),
             "devices": settings.get("devices", self._devices),
@@ -161,8 +162,8 @@ class AccountRoutes(Generic[UserT, UserIdT]):
             "token": settings.get("token", self._token) if has_tokens else None,
             "renew_token": settings.get("renew_token", self._renew_token) if has_tokens else None,
         }
-        for name, step in self._steps.items():
-            if step is not None:
+        for name, step in settings.items():
+            if name in self._steps and (name, step) != ("sign_up", None):
                 check_step(name, step, self._log_in)
         self._has_pages = settings.get("pages", True) and transport != "bearer"
         self.routes: tuple[AccountRoute, ...] = tuple(
@@ -205,10 +206,13 @@ class AccountRoutes(Generic[UserT, UserIdT]):
         Raises:
             TypeError: the application's function returned something else.
         """
-        html = Render.call(self._render, page)
+        html = self._rendered(page)
         if not isinstance(html, str):
             raise TypeError(f"render must return text, not {type(html).__name__}")
         return html
+
+    def _rendered(self, page: Page) -> Any:
+        return Render.call(self._render, page)
 
     def _content(
         self,
@@ -259,8 +263,7 @@ class AccountRoutes(Generic[UserT, UserIdT]):
         self, request: AuthRequest[UserT, UserIdT], submission: Submission
     ) -> Any:
         # Where the application has a step of its own, its rules hold for tokens, too.
-        log_in = self._steps["log_in"] or self._log_in
-        return log_in(request.with_transport("bearer"), submission)
+        return self._own_log_in(request.with_transport("bearer"), submission)
 
     def _renew_token(
         self, request: AuthRequest[UserT, UserIdT], submission: Submission

@@ -22,7 +22,7 @@ class Exchange:
     def __init__(self) -> None:
         self.started = False
         self.cookies: dict[str, Cookie] | None = None  # few requests set one
-        self.varies: str | None = None  # nothing is to be added, then
+        self.varies: str | None = None  # None if the response needs no header
 
     def can_set_cookie(self) -> bool:
         """Return whether the response has not started yet."""
@@ -38,7 +38,8 @@ class Exchange:
     def set_header(self, name: str, value: str) -> None:
         """Set the fields of Vary. The other header, Cache-Control, comes with each cookie."""
         if name == "vary":
-            self.varies = value
+            fields = [*(self.varies.split(", ") if self.varies else ()), *value.split(", ")]
+            self.varies = ", ".join(dict.fromkeys(fields))
 
     def merged(self, headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
         """Return the response's headers and those that the library adds."""

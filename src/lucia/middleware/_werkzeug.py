@@ -3,7 +3,7 @@
 Both have Werkzeug's requests and responses, and Flask's application.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from inspect import signature
 from typing import Any, Final, TypeVar, cast
 
@@ -20,6 +20,7 @@ from lucia._rules.redirects import below_root, login_location
 __all__ = [
     "FORMS",
     "RequestProxy",
+    "general_handler",
     "handle_http_error",
     "json_response",
     "login_redirect",
@@ -38,6 +39,8 @@ class RequestProxy(LocalProxy[Any]):
     that is not installed would look like a visitor.
     """
 
+    __slots__ = ()
+
     def __bool__(self) -> bool:
         return bool(self._get_current_object())
 
@@ -52,6 +55,15 @@ def handle_http_error(app: Any, context: Any, error: HTTPException) -> Any:
     if len(signature(handle).parameters) == 1:
         return handle(error)
     return handle(context._get_current_object(), error)
+
+
+def general_handler(app: Any, blueprints: Sequence[str]) -> Callable[[Exception], Any] | None:
+    """Return the application's handler for ``Exception``, which one for ``LuciaError`` hides."""
+    for name in (*blueprints, None):
+        handler: Any = app.error_handler_spec[name][None].get(Exception)
+        if handler is not None:
+            return cast("Callable[[Exception], Any]", handler)
+    return None
 
 
 def login_redirect(

@@ -18,9 +18,9 @@ except ImportError as error:
 
 from lucia._async.accounts import AsyncAccountRoutes, AsyncAccountSettings
 from lucia._async.auth import AsyncAuth
-from lucia._async.request import AsyncAuthRequest
+from lucia._async.request import AsyncAuthRequest, required
 from lucia._rules.accounts import AccountRoute, ErrorDetail
-from lucia._rules.requests import Transport, required
+from lucia._rules.requests import Transport
 from lucia._rules.responses import response_for
 from lucia._typing import UserIdT, UserT, with_defaults
 from lucia.errors import NotAuthenticated

@@ -33,16 +33,17 @@ from lucia._rules.bodies import (
     read_body,
 )
 from lucia._rules.redirects import prefers_page
-from lucia._rules.requests import Transport, check_transport, required
+from lucia._rules.requests import Transport, check_transport
 from lucia._rules.responses import ERRORS, response_for
 from lucia._sync.accounts import AccountRoutes, AccountSettings
 from lucia._sync.auth import Auth
-from lucia._sync.request import AuthRequest
+from lucia._sync.request import AuthRequest, required
 from lucia._typing import UserIdT, UserT, with_defaults
 from lucia.errors import InvalidRequest, LuciaError, NotAuthenticated
 from lucia.middleware._werkzeug import (
     FORMS,
     RequestProxy,
+    general_handler,
     handle_http_error,
     json_response,
     login_redirect,
@@ -237,7 +238,10 @@ class FlaskAuth(Generic[UserT, UserIdT]):
 
     def _respond(self, error: LuciaError) -> Response:
         if not isinstance(error, ERRORS):
-            raise error
+            handler = general_handler(current_app, request.blueprints)
+            if handler is None:
+                raise error
+            return current_app.make_response(current_app.ensure_sync(handler)(error))
         wants_page = prefers_page(request.headers.get("Accept"))
         if wants_page and isinstance(error, NotAuthenticated):
             location = login_redirect(request, self.login_view, url_for)

@@ -45,12 +45,12 @@ except ImportError as error:
 
 from lucia._async.accounts import AsyncAccountRoutes, AsyncAccountSettings
 from lucia._async.auth import AsyncAuth
-from lucia._async.request import AsyncAuthRequest
+from lucia._async.request import AsyncAuthRequest, required
 from lucia._rules.accounts import AccountRoute, Reply, Submission
 from lucia._rules.bodies import MAX_BODY_BYTES, check_charset, read_body
 from lucia._rules.pages import PAGE_HEADERS
 from lucia._rules.redirects import below_root, check_redirect, login_location, prefers_page
-from lucia._rules.requests import Transport, check_transport, required
+from lucia._rules.requests import Transport, check_transport
 from lucia._rules.responses import ERRORS, response_for
 from lucia._typing import UserIdT, UserT, with_defaults
 from lucia.errors import InvalidInput, InvalidRequest, LuciaError, NotAuthenticated

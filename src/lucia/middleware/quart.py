@@ -30,18 +30,19 @@ except ImportError as error:
 
 from lucia._async.accounts import AsyncAccountRoutes, AsyncAccountSettings
 from lucia._async.auth import AsyncAuth
-from lucia._async.request import AsyncAuthRequest
+from lucia._async.request import AsyncAuthRequest, required
 from lucia._compat.awaited import AsyncTruth
 from lucia._rules.accounts import AccountRoute, ErrorDetail, Submission
 from lucia._rules.bodies import check_body_length, check_charset, read_body
 from lucia._rules.redirects import prefers_page
-from lucia._rules.requests import Transport, check_transport, required
+from lucia._rules.requests import Transport, check_transport
 from lucia._rules.responses import ERRORS, response_for
 from lucia._typing import UserIdT, UserT, with_defaults
 from lucia.errors import InvalidRequest, LuciaError, NotAuthenticated
 from lucia.middleware._werkzeug import (
     FORMS,
     RequestProxy,
+    general_handler,
     handle_http_error,
     json_response,
     login_redirect,
@@ -239,9 +240,12 @@ class QuartAuth(Generic[UserT, UserIdT]):
 
     # None for a WebSocket, which Quart's type of error handlers leaves out; hence Any.
     async def _respond(self, error: LuciaError) -> Any:
-        if not isinstance(error, ERRORS):
-            raise error
         connection = _connection()
+        if not isinstance(error, ERRORS):
+            handler = general_handler(current_app, connection.blueprints)
+            if handler is None:
+                raise error
+            return await current_app.ensure_async(handler)(error)
         answer = response_for(error, self.transport)
         exchange = self._state(_scope(connection)).exchange
         if exchange.is_websocket and exchange.started:

@@ -21,13 +21,13 @@ except ImportError as error:
 
 from lucia._async.accounts import AsyncAccountRoutes, AsyncAccountSettings
 from lucia._async.auth import AsyncAuth
-from lucia._async.request import AsyncAuthRequest
+from lucia._async.request import AsyncAuthRequest, required
 from lucia._compat.awaited import AsyncTruth
 from lucia._rules.accounts import AccountRoute, Reply, Submission, to_json
 from lucia._rules.bodies import check_body_length, check_charset, read_body
 from lucia._rules.pages import PAGE_HEADERS
 from lucia._rules.redirects import below_root, check_redirect, login_location, prefers_page
-from lucia._rules.requests import Transport, check_transport, required
+from lucia._rules.requests import Transport, check_transport
 from lucia._rules.responses import ERRORS, response_for
 from lucia._typing import UserIdT, UserT, with_defaults
 from lucia.errors import LuciaError, NotAuthenticated
@@ -317,7 +317,7 @@ def _paths(connection: HTTPConnection) -> tuple[str, str]:
     root: str = scope.get("app_root_path", scope.get("root_path", ""))
     path: str = scope["path"]
     # ASGI's path contains the root_path. With FastAPI(root_path=…) it does not.
-    return root, path if path.startswith(root) else root + path
+    return root, path if f"{path}/".startswith(f"{root}/") else root + path
 
 
 async def reply_to(
@@ -360,9 +360,13 @@ async def _fields(request: Request) -> tuple[Mapping[str, Any], bool]:
     if request.method == "GET":
         return {}, False
     body = bytearray()
-    async for part in request.stream():
-        body += part
-        check_body_length(len(body))
+    try:
+        async for part in request.stream():
+            body += part
+            check_body_length(len(body))
+    except RuntimeError:
+        # Another dependency has read the form, which Starlette keeps.
+        return dict(await request.form()), True
     kind = request.headers.get("content-type", "")
     if kind.startswith("multipart/form-data"):
         check_charset(kind)

@@ -469,9 +469,13 @@ async def test_below_another_path(auth: AsyncAuth[User]) -> None:
     browser.cookie = None
     (route,) = [each for each in browser.accounts.routes if each.endpoint == "devices"]
     request = auth.handle_request(Exchange(method="GET").context)
-    visit = Submission(fields={}, wants_page=True, path="//evil.example/devices")
-    visitor = await browser.accounts.handle(route, request, visit)
-    assert visitor.location == "/evil.example/login"
+    for path, location in (
+        ("//evil.example/devices", "/evil.example/login"),
+        ("/\t/evil.example/devices", "/%09/evil.example/login"),
+    ):
+        visit = Submission(fields={}, wants_page=True, path=path)
+        visitor = await browser.accounts.handle(route, request, visit)
+        assert (visitor.location or "").partition("?")[0] == location
 
 
 async def test_names_that_are_too_long(browser: AsyncBrowser) -> None:
@@ -502,6 +506,7 @@ def test_mistakes_in_the_settings(auth: AsyncAuth[User]) -> None:
     settings: Any
     for settings, error, text in (
         ({"sign_in": None}, TypeError, "sign_in"),
+        ({"log_in": None}, TypeError, "log_in must be a function"),
         ({"after_login": "home"}, ValueError, "after_login must be a path"),
         ({"after_logout": "javascript:1"}, ValueError, "after_logout must be a path"),
         ({"render": "login.html"}, TypeError, "render must be a function"),

@@ -342,6 +342,16 @@ async def test_changing_a_password(
     with pytest.raises(InvalidInput):
         await auth.change_key_password(*ALICE, PASSWORD, "")
     assert len(await sessions_of(store, user_id)) == 2
+    await auth.create_single_use_key(
+        user_id,
+        provider_id="reset",
+        provider_user_id="token",
+        password=PASSWORD,
+        expires_in=timedelta(hours=1),
+    )
+    with pytest.raises(InvalidKeyId):
+        await auth.change_key_password("reset", "token", PASSWORD, NEW)
+    assert (await auth.use_key("reset", "token", PASSWORD)).user_id == user_id
     renewed = await auth.change_key_password(*ALICE, PASSWORD, NEW, keep_session=kept.session_id)
     assert renewed is not None
     assert await sessions_of(store, user_id) == [renewed.session_id]

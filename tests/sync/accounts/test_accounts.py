@@ -470,9 +470,13 @@ def test_below_another_path(auth: Auth[User]) -> None:
     browser.cookie = None
     (route,) = [each for each in browser.accounts.routes if each.endpoint == "devices"]
     request = auth.handle_request(Exchange(method="GET").context)
-    visit = Submission(fields={}, wants_page=True, path="//evil.example/devices")
-    visitor = browser.accounts.handle(route, request, visit)
-    assert visitor.location == "/evil.example/login"
+    for path, location in (
+        ("//evil.example/devices", "/evil.example/login"),
+        ("/\t/evil.example/devices", "/%09/evil.example/login"),
+    ):
+        visit = Submission(fields={}, wants_page=True, path=path)
+        visitor = browser.accounts.handle(route, request, visit)
+        assert (visitor.location or "").partition("?")[0] == location
 
 
 def test_names_that_are_too_long(browser: Browser) -> None:
@@ -503,6 +507,7 @@ def test_mistakes_in_the_settings(auth: Auth[User]) -> None:
     settings: Any
     for settings, error, text in (
         ({"sign_in": None}, TypeError, "sign_in"),
+        ({"log_in": None}, TypeError, "log_in must be a function"),
         ({"after_login": "home"}, ValueError, "after_login must be a path"),
         ({"after_logout": "javascript:1"}, ValueError, "after_logout must be a path"),
         ({"render": "login.html"}, TypeError, "render must be a function"),

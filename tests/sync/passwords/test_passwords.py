@@ -343,6 +343,16 @@ def test_changing_a_password(
     with pytest.raises(InvalidInput):
         auth.change_key_password(*ALICE, PASSWORD, "")
     assert len(sessions_of(store, user_id)) == 2
+    auth.create_single_use_key(
+        user_id,
+        provider_id="reset",
+        provider_user_id="token",
+        password=PASSWORD,
+        expires_in=timedelta(hours=1),
+    )
+    with pytest.raises(InvalidKeyId):
+        auth.change_key_password("reset", "token", PASSWORD, NEW)
+    assert (auth.use_key("reset", "token", PASSWORD)).user_id == user_id
     renewed = auth.change_key_password(*ALICE, PASSWORD, NEW, keep_session=kept.session_id)
     assert renewed is not None
     assert sessions_of(store, user_id) == [renewed.session_id]

@@ -237,7 +237,7 @@ def test_a_request_while_nothing_listens(library: str, tmp_path: Path) -> None:
             call(auth.handle_request(exchange.context))
         assert not raised.value.ambiguous
         assert isinstance(raised.value.__cause__, CONNECTION_ERRORS)
-        assert (exchange.cookies, exchange.headers) == ([], {})
+        assert (exchange.cookies, exchange.headers.keys() - {"vary"}) == ([], set())
     assert auth.handle_request(Exchange().context).validate() is None
     adapter.close()
 

@@ -85,14 +85,20 @@ class LoginRequiredMixin:
     redirect_field_name: str | None = REDIRECT_FIELD_NAME
     raise_exception = False
     permission_denied_message = ""
+    _is_visitor = False
 
     def get_login_url(self) -> str | None:
         """Return ``login_url``; for a page that depends on the request."""
         return self.login_url
 
     def handle_no_permission(self) -> HttpResponse:
-        """Return the response to a visitor."""
-        if self.raise_exception:
+        """Return the response to a visitor.
+
+        Raises:
+            PermissionDenied: with ``raise_exception``, and for somebody who is logged in and whom
+                another mixin does not let in.
+        """
+        if self.raise_exception or not self._is_visitor:
             raise PermissionDenied(self.permission_denied_message)
         return error_response(
             self.request, NotAuthenticated(), self.get_login_url(), self.redirect_field_name
@@ -103,14 +109,16 @@ class LoginRequiredMixin:
         dispatch: Callable[..., Any] = cast("Any", super()).dispatch
         if cast("Any", self).view_is_async:
             return self._adispatch(dispatch, request, *args, **kwargs)
-        if not _is_logged_in(request):
+        self._is_visitor = not _is_logged_in(request)
+        if self._is_visitor:
             return self.handle_no_permission()
         return dispatch(request, *args, **kwargs)
 
     async def _adispatch(
         self, dispatch: Callable[..., Any], request: HttpRequest, *args: Any, **kwargs: Any
     ) -> Any:
-        if not await _ais_logged_in(request):
+        self._is_visitor = not await _ais_logged_in(request)
+        if self._is_visitor:
             return self.handle_no_permission()
         return await dispatch(request, *args, **kwargs)
 

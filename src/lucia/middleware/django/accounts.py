@@ -11,9 +11,10 @@ from django.db import IntegrityError
 
 from lucia._async.accounts import AsyncAccountRoutes, AsyncAccountSettings
 from lucia._async.auth import AsyncAuth
-from lucia._async.request import AsyncAuthRequest
+from lucia._async.request import AsyncAuthRequest, required
+from lucia._compat.flavours import check_function
 from lucia._rules.accounts import AccessToken, Page, SignedInUser, Submission
-from lucia._rules.requests import Transport, required
+from lucia._rules.requests import Transport
 from lucia._sync.accounts import AccountRoutes, AccountSettings
 from lucia._sync.auth import Auth
 from lucia._sync.request import AuthRequest
@@ -65,9 +66,14 @@ class DjangoAccountRoutes(AccountRoutes[Any, Any]):
         self, request: AuthRequest[Any, Any], submission: Submission
     ) -> SignedInUser | AccessToken:
         shown = super()._log_in(request, submission)
-        session = required(request.validate())
-        if self._has_django_users and not _is_active(session.user_id):
-            request.sign_out()
+        user_id = required(request.validate()).user_id
+        allowed = False
+        try:
+            allowed = not self._has_django_users or _is_active(user_id)
+        finally:
+            if not allowed:
+                request.sign_out()
+        if not allowed:
             raise InvalidCredentials
         return shown
 
@@ -88,6 +94,7 @@ class AsyncDjangoAccountRoutes(AsyncAccountRoutes[Any, Any]):
         if has_django_users:
             settings.setdefault("attributes", _username)
         super().__init__(auth, transport, **settings)
+        check_function("render", self._render)
         self._has_django_users = has_django_users
 
     async def _create_user(self, key: PrimaryKey, attributes: Mapping[str, Any]) -> None:
@@ -99,18 +106,22 @@ class AsyncDjangoAccountRoutes(AsyncAccountRoutes[Any, Any]):
                 raise
             raise DuplicateKeyId from None  # somebody else was first
 
-    async def _html(self, page: Page) -> str:
+    async def _rendered(self, page: Page) -> Any:
         # A template may use the database.
-        html: str = await sync_to_async(self._render)(page)
-        return html
+        return await sync_to_async(self._render)(page)
 
     async def _log_in(
         self, request: AsyncAuthRequest[Any, Any], submission: Submission
     ) -> SignedInUser | AccessToken:
         shown = await super()._log_in(request, submission)
-        session = required(await request.validate())
-        if self._has_django_users and not await sync_to_async(_is_active)(session.user_id):
-            await request.sign_out()
+        user_id = required(await request.validate()).user_id
+        allowed = False
+        try:
+            allowed = not self._has_django_users or await sync_to_async(_is_active)(user_id)
+        finally:
+            if not allowed:
+                await request.sign_out()
+        if not allowed:
             raise InvalidCredentials
         return shown
 
@@ -138,7 +149,8 @@ def _is_taken(attributes: Mapping[str, Any]) -> bool:
     """Return whether a user has the name, in whatever case: people could not tell them apart."""
     model: Any = get_user_model()
     name = attributes.get(model.USERNAME_FIELD)
-    return bool(model._base_manager.filter(**{f"{model.USERNAME_FIELD}__iexact": name}).exists())
+    same = {f"{model.USERNAME_FIELD}__iexact": name}
+    return name is not None and bool(model._base_manager.filter(**same).exists())
 
 
 def _check_new_user(key: PrimaryKey, attributes: Mapping[str, Any], has_django_users: bool) -> None:

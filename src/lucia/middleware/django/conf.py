@@ -60,8 +60,8 @@ class Configuration:
         routes: the settings of the ready routes, or the dotted path of a dict of them, see
             :class:`~lucia.middleware.accounts.AccountRoutes`. ``after_login`` and ``after_logout``
             may be names of URLs, and are by default ``LOGIN_REDIRECT_URL`` and
-            ``LOGOUT_REDIRECT_URL``, if these are set. A
-            new user of ``AUTH_USER_MODEL`` gets the name as ``USERNAME_FIELD``.
+            ``LOGOUT_REDIRECT_URL``, if these are set. A new user of ``AUTH_USER_MODEL`` gets the
+            name as ``USERNAME_FIELD``.
         async_routes: the same for ``async_auth``; by default ``routes``.
     """
 

@@ -67,12 +67,14 @@ class LuciaMiddleware:
             return self.__acall__(request)
         lucia = self._begin(request)
         response = self._refuse(request, lucia) or self.get_response(request)
+        lucia.set_owner()
         return _finish(request, lucia, response)
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
         """Return the response."""
         lucia = self._begin(request)
         response = self._refuse(request, lucia) or await self.get_response(request)
+        await lucia.aset_owner()
         return _finish(request, lucia, response)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:

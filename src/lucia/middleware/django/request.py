@@ -1,5 +1,6 @@
 """``request.lucia``: the session of one request, for sync and for async code."""
 
+from contextlib import suppress
 from typing import Any, Final, Generic, Protocol, cast
 
 from asgiref.sync import sync_to_async
@@ -12,6 +13,7 @@ from django.utils.asyncio import async_unsafe
 from lucia._async.request import AsyncAuthRequest
 from lucia._compat.awaited import AsyncTruth
 from lucia._rules.origins import OriginFailure
+from lucia._rules.responses import ERRORS
 from lucia._sync.request import AuthRequest
 from lucia._typing import UserIdT, UserT, with_defaults
 from lucia.middleware._exchange import Exchange
@@ -164,20 +166,18 @@ class DjangoAuthRequest(Generic[UserT, UserIdT]):
     @async_unsafe(_BLOCKS)
     def sign_in(self, user_id: UserIdT, /, **metadata: Any) -> Session[UserIdT]:
         """Log a user in; see :meth:`lucia.AuthRequest.sign_in`."""
-        before = self.user_before()
         with Sharing(self.sync_request, self.async_request):
             session = self.sync_request.sign_in(user_id, **metadata)
-        self.logged_in(before)
+        self.logged_in()
         return session
 
     async def asign_in(self, user_id: UserIdT, /, **metadata: Any) -> Session[UserIdT]:
         """Log a user in; see :meth:`lucia.AsyncAuthRequest.sign_in`."""
         if self.async_request is None:
             return await sync_to_async(self.sign_in)(user_id, **metadata)
-        before = await self.auser_before()
         with Sharing(self.async_request, self.sync_request):
             session = await self.async_request.sign_in(user_id, **metadata)
-        await self.alogged_in(before)
+        await self.alogged_in()
         return session
 
     @async_unsafe(_BLOCKS)
@@ -185,12 +185,11 @@ class DjangoAuthRequest(Generic[UserT, UserIdT]):
         self, provider_id: str, provider_user_id: str, password: str | None, /, **metadata: Any
     ) -> Session[UserIdT]:
         """Check a key and log its user in; see :meth:`lucia.AuthRequest.sign_in_with_key`."""
-        before = self.user_before()
         with Sharing(self.sync_request, self.async_request):
             session = self.sync_request.sign_in_with_key(
                 provider_id, provider_user_id, password, **metadata
             )
-        self.logged_in(before)
+        self.logged_in()
         return session
 
     async def asign_in_with_key(
@@ -200,10 +199,9 @@ class DjangoAuthRequest(Generic[UserT, UserIdT]):
         key = (provider_id, provider_user_id, password)
         if self.async_request is None:
             return await sync_to_async(self.sign_in_with_key)(*key, **metadata)
-        before = await self.auser_before()
         with Sharing(self.async_request, self.sync_request):
             session = await self.async_request.sign_in_with_key(*key, **metadata)
-        await self.alogged_in(before)
+        await self.alogged_in()
         return session
 
     @async_unsafe(_BLOCKS)
@@ -247,41 +245,44 @@ class DjangoAuthRequest(Generic[UserT, UserIdT]):
         if session is not None:
             self._rotate_token()
 
-    def user_before(self) -> UserIdT | None:
-        """Return who is logged in before a login, if there may be data of theirs."""
-        session = self.validate() if self.django_session.exists else None
-        return None if session is None else session.user_id
-
-    async def auser_before(self) -> UserIdT | None:
-        """Do what :meth:`user_before` does."""
-        session = await self.avalidate() if self.django_session.exists else None
-        return None if session is None else session.user_id
-
-    def logged_in(self, before: object) -> None:
-        """Do the rest of a login, as ``django.contrib.auth`` does, for the session of this request.
-
-        Args:
-            before: what :meth:`user_before` returned.
-        """
+    def logged_in(self) -> None:
+        """Complete a login as ``django.contrib.auth`` does: a new CSRF token and session key."""
         self.forget_user()
         self._rotate_token()
         session = self.sync_request.validate()  # which is known: the store is not asked
         if session is not None and self.django_session.exists:
-            self.django_session.log_in(before, session.user_id)
+            is_django_user = self.request_user is not None
+            self.django_session.log_in(session.user_id, is_django_user=is_django_user)
 
-    async def alogged_in(self, before: object) -> None:
-        """Do what :meth:`logged_in` does."""
-        await sync_to_async(self.logged_in)(before)
+    async def alogged_in(self) -> None:
+        """Complete a login; see :meth:`logged_in`."""
+        await sync_to_async(self.logged_in)()
 
     def logged_out(self) -> None:
-        """Do the rest of a logout."""
+        """Complete a logout: Django's session is deleted, too."""
         self.forget_user()
         if self.django_session.exists:
             self.django_session.log_out()
 
     async def alogged_out(self) -> None:
-        """Do what :meth:`logged_out` does."""
+        """Complete a logout; see :meth:`logged_out`."""
         await sync_to_async(self.logged_out)()
+
+    def set_owner(self) -> None:
+        """Note whose data are in Django's session, if this request has written to it."""
+        if self.django_session.is_modified:
+            with suppress(*ERRORS):  # the response does not depend on it
+                session = self.validate()
+                if session is not None:
+                    self.django_session.set_owner(session.user_id)
+
+    async def aset_owner(self) -> None:
+        """Do what :meth:`set_owner` does, in async code."""
+        if self.django_session.is_modified:
+            with suppress(*ERRORS):
+                session = await self.avalidate()
+                if session is not None:
+                    self.django_session.set_owner(session.user_id)
 
     def forget_user(self) -> None:
         """Let ``request.user`` be loaded again."""

@@ -1,16 +1,19 @@
 """Django's own session, beside a login by the library."""
 
-from typing import Any
+from typing import Any, Final
 
 from django.contrib.auth import SESSION_KEY
 
 __all__ = ["DjangoSession"]
 
+_OWNER: Final = "_lucia_user_id"
+"""The key of the session under which it says whose data it has."""
+
 
 class DjangoSession:
     """Does to Django's session what a login and a logout by ``django.contrib.auth`` do.
 
-    The methods may use the database.
+    Its methods may use the database.
 
     Args:
         store: ``request.session``; None without ``SessionMiddleware``.
@@ -26,16 +29,26 @@ class DjangoSession:
         """Whether the browser has such a session."""
         return self._store is not None and not self._store.is_empty()
 
-    def log_in(self, before: object, user_id: object) -> None:
+    @property
+    def is_modified(self) -> bool:
+        """Whether this request has written to the session."""
+        return self.exists and self._store.modified
+
+    def set_owner(self, user_id: object) -> None:
+        """Note whose data the session has."""
+        self._store[_OWNER] = str(user_id)
+
+    def log_in(self, user_id: object, *, is_django_user: bool) -> None:
         """Give the session a new key: somebody else may have planted the old one.
 
-        Its data are deleted if somebody else was logged in.
+        If it has data of somebody else, these are deleted.
 
         Args:
-            before: who was logged in; None for nobody.
             user_id: who is logged in now.
+            is_django_user: whether users of ``django.contrib.auth`` have the same ids.
         """
-        if before is not None and before != user_id:
+        owners = {self._store.get(_OWNER), self._store.get(SESSION_KEY) if is_django_user else None}
+        if owners - {None, str(user_id)}:
             self._store.flush()
         else:
             self._store.cycle_key()

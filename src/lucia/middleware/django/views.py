@@ -66,11 +66,11 @@ class _AccountPath(View):
         lucia = auth_request(request)
         accounts = lucia.configuration.accounts
         route, submission = self._read(request, handle)
-        before = lucia.user_before() if route.name in _LOGINS else None
+        was_logged_in = route.name != "revoke_device" or lucia.validate() is not None
         with Sharing(lucia.sync_request, lucia.async_request):
             reply = accounts.handle(route, lucia.sync_request, submission)
-        if route.method == "POST" and reply.status < 400:
-            _follow(request, lucia, route, before)
+        if was_logged_in and route.method == "POST" and reply.status < 400:
+            _follow(request, lucia, route)
         return _response(reply)
 
     async def arun(self, request: HttpRequest, handle: str = "") -> HttpResponse:
@@ -80,11 +80,11 @@ class _AccountPath(View):
         if accounts is None or lucia.async_request is None:
             return await sync_to_async(self.run)(request, handle)
         route, submission = self._read(request, handle)
-        before = await lucia.auser_before() if route.name in _LOGINS else None
+        was_logged_in = route.name != "revoke_device" or await lucia.avalidate() is not None
         with Sharing(lucia.async_request, lucia.sync_request):
             reply = await accounts.handle(route, lucia.async_request, submission)
-        if route.method == "POST" and reply.status < 400:
-            await sync_to_async(_follow)(request, lucia, route, before)
+        if was_logged_in and route.method == "POST" and reply.status < 400:
+            await sync_to_async(_follow)(request, lucia, route)
         return _response(reply)
 
     def _read(self, request: HttpRequest, handle: str) -> tuple[AccountRoute, Submission]:
@@ -131,16 +131,14 @@ def _content_length(request: HttpRequest) -> int:
     return int(length) if length.isdecimal() else 0
 
 
-def _follow(
-    request: HttpRequest, lucia: DjangoAuthRequest[Any, Any], route: AccountRoute, before: object
-) -> None:
+def _follow(request: HttpRequest, lucia: DjangoAuthRequest[Any, Any], route: AccountRoute) -> None:
     """Let the rest of Django know what a route did.
 
     Who logs out is also logged out of ``django.contrib.auth``. Otherwise they would still be logged
     in if they had logged in to the admin as well.
     """
     if route.name in _LOGINS:
-        lucia.logged_in(before)
+        lucia.logged_in()
     elif route.name in _LOGOUTS and lucia.sync_request.validate() is None:
         lucia.logged_out()
         if lucia.request_user is not None:
