@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
+from inspect import iscoroutinefunction
 from typing import Any, Final, Generic, ParamSpec, TypeVar, Unpack, cast
 
 try:
@@ -275,12 +276,16 @@ def login_required(view: Callable[P, ReturnT]) -> Callable[P, ReturnT]:
     ``@app.route``.
     """
 
+    is_async = iscoroutinefunction(view)
+
     @wraps(view)
     def decorated(*args: P.args, **kwargs: P.kwargs) -> ReturnT:
         # A preflight of CORS carries no cookie.
         if request.method != "OPTIONS":
             _extension().session()
-        return cast("ReturnT", current_app.ensure_sync(view)(*args, **kwargs))
+        if is_async:
+            return cast("ReturnT", current_app.ensure_sync(view)(*args, **kwargs))
+        return view(*args, **kwargs)
 
     return decorated
 
