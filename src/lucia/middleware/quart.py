@@ -401,15 +401,15 @@ def _raise(error: Exception) -> NoReturn:
 async def _submission(handle: str) -> Submission:
     check_body_length(request.content_length or 0)
     check_charset(request.content_type or "")
-    body = cast("bytes", await request.get_data())
-    check_body_length(len(body))  # the client need not have told its length
     fields: Mapping[str, Any]
     is_form = request.mimetype in FORMS
     if is_form:
         # By Quart's own parser: another extension may have read the body already.
         form: Any = await cast("Any", request).form
         fields = form.to_dict()
+        check_body_length(sum(map(len, fields.values())))  # it need not have told its length
     else:
+        body = cast("bytes", await request.get_data())
         fields, is_form = read_body(request.content_type or "", body)
     return Submission(
         fields=fields,
