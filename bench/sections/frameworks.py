@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, NamedTuple
 from bench.http_load import RATE, load_rows, measure_loads, write_cookies
 from bench.rows import Row, Want
 from bench.section import QUICK, Goal, Plan, Section
-from bench.subject_lists import AHEAD, NO_AUTH, OURS
+from bench.subject_lists import AHEAD, LEASE, NEAR, NO_AUTH, OURS
 from bench.subjects import Subject, started
 from tools.servers import own_server
 
@@ -85,6 +85,7 @@ FRAMEWORKS: Final[Mapping[str, Framework]] = {
             AHEAD: Application(
                 "frameworks.starlette", {"library": "lucia", "validate_ahead": True}
             ),
+            NEAR: Application("frameworks.starlette", {"library": "lucia", "near_cache": LEASE}),
         },
         against={OURS: "starsessions"},
     ),
@@ -94,11 +95,15 @@ FRAMEWORKS: Final[Mapping[str, Framework]] = {
             OURS: Application("ours", {}),
             "fastapi-users": Application("fastapi_users", {}),
             AHEAD: Application("ours", {"validate_ahead": True}),
+            NEAR: Application("ours", {"near_cache": LEASE}),
         },
         against={OURS: "fastapi-users"},
     ),
     "Litestar": Framework(
-        applications=_by_library("litestar", own="Litestar's SessionAuth"),
+        applications={
+            **_by_library("litestar", own="Litestar's SessionAuth"),
+            NEAR: Application("frameworks.litestar", {"library": "lucia", "near_cache": LEASE}),
+        },
         against={OURS: "Litestar's SessionAuth"},
     ),
     "Quart": Framework(

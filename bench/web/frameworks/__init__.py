@@ -9,7 +9,7 @@ import redis
 import redis.asyncio
 
 from bench.peers import CONNECTIONS, KEEPALIVE
-from bench.peers.ours import LIFE
+from bench.peers.ours import LIFE, with_times
 from lucia import AsyncAuth, Auth
 from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
 
@@ -38,10 +38,19 @@ def make_auth(url: str, **settings: Any) -> Auth[Any, Any]:
     )
 
 
-def make_async_auth(url: str, **settings: Any) -> AsyncAuth[Any, Any]:
-    """Return lucia-auth's ``AsyncAuth`` with its default settings, but for those given."""
+def make_async_auth(
+    url: str, *, near_cache: float | None = None, **settings: Any
+) -> AsyncAuth[Any, Any]:
+    """Return lucia-auth's ``AsyncAuth`` with its default settings, but for those given.
+
+    Args:
+        url: the URL of Redis.
+        near_cache: the lease of the adapter's near-cache, in seconds; None for no such cache.
+        settings: those of ``AsyncAuth``.
+    """
+    times = {} if near_cache is None else {"near_cache": near_cache}
     return AsyncAuth(
-        sessions=AsyncRedisSessionAdapter(async_client(url)),
+        sessions=AsyncRedisSessionAdapter(async_client(url), **with_times(times)),
         env="DEV",
         session_expires_in=LIFE,
         **settings,

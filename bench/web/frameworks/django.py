@@ -65,7 +65,9 @@ def make_web(url: str, *, library: Library, server: Literal["wsgi", "asgi"], dat
         "CONN_MAX_AGE": 0 if is_async else None,
     }
     users = {"users": DjangoUserAdapter(), "user_id": int} if with_user else {}
-    async_users = {"users": AsyncDjangoUserAdapter(), "user_id": int} if with_user else {}
+    async_users: dict[str, Any] = (
+        {"users": AsyncDjangoUserAdapter(), "user_id": int} if with_user else {}
+    )
     settings.configure(
         ALLOWED_HOSTS=["127.0.0.1"],
         CACHES={"default": cache},

@@ -21,9 +21,17 @@ from lucia.middleware.litestar import LitestarAuth
 Library = Literal["none", "lucia", "own"]
 
 
-def make_web(url: str, *, library: Library) -> Web:
-    """Set the application up as the library's documentation shows."""
-    return {"none": without, "lucia": with_lucia, "own": with_session_auth}[library](url)
+def make_web(url: str, *, library: Library, **settings: Any) -> Web:
+    """Set the application up as the library's documentation shows.
+
+    Args:
+        url: the URL of Redis.
+        library: the library.
+        settings: those of ``make_async_auth``.
+    """
+    if library == "lucia":
+        return with_lucia(url, **settings)
+    return {"none": without, "own": with_session_auth}[library](url)
 
 
 def without(_: str) -> Web:
@@ -37,7 +45,7 @@ def without(_: str) -> Web:
     return Web(app=Litestar([me], logging_config=None), guarded=False)
 
 
-def with_lucia(url: str) -> Web:
+def with_lucia(url: str, **settings: Any) -> Web:
     """Make the application with lucia-auth."""
 
     @post("/login/{user_id:str}", exclude_from_auth=True)
@@ -49,7 +57,7 @@ def with_lucia(url: str) -> Web:
     async def me(request: Request[str, Any, Any]) -> dict[str, str]:
         return {"user_id": request.user}
 
-    plugin = LitestarAuth(make_async_auth(url))
+    plugin = LitestarAuth(make_async_auth(url, **settings))
     return Web(app=Litestar([login, me], plugins=[plugin], logging_config=None))
 
 

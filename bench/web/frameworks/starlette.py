@@ -28,7 +28,7 @@ def make_web(url: str, *, library: Library, **settings: Any) -> Web:
     Args:
         url: the URL of Redis.
         library: the library.
-        settings: those of ``StarletteAuth``.
+        settings: those of ``StarletteAuth``, and ``near_cache``.
     """
     if library == "none":
         return without()
@@ -45,9 +45,9 @@ def without() -> Web:
     return Web(app=Starlette(routes=[Route("/me", me)]), guarded=False)
 
 
-def with_lucia(url: str, **settings: Any) -> Web:
+def with_lucia(url: str, *, near_cache: float | None = None, **settings: Any) -> Web:
     """Make the application with lucia-auth."""
-    web = StarletteAuth(make_async_auth(url), **settings)
+    web = StarletteAuth(make_async_auth(url, near_cache=near_cache), **settings)
 
     async def login(request: Request) -> JSONResponse:
         await web.request(request).sign_in(request.path_params["user_id"])
