@@ -21,7 +21,7 @@ from lucia._rules.bodies import MAX_BODY_BYTES
 from lucia.adapters.django import AsyncDjangoUserAdapter, DjangoUserAdapter
 from lucia.adapters.memory import AsyncMemoryAdapter, MemoryAdapter
 from lucia.middleware.accounts import Page, Submission
-from lucia.middleware.django import login_required
+from lucia.middleware.django import accounts, login_required
 from tests.support.django_site_web import LUCIA, MIDDLEWARE, NAME, PASSWORD, Site, site
 
 __all__ = ["site"]
@@ -334,6 +334,15 @@ def test_names_in_another_case(browser: Callable[..., Browser]) -> None:
     User.objects.create_user("Root")
     body = {"username": "root", "password": PASSWORD}
     assert browser().json("/auth/signup", body).status_code == 409
+
+
+@pytest.mark.parametrize("is_asgi", [False, True])
+def test_two_sign_ups_at_once(site: Site, is_asgi: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that somebody else takes after it was checked is 409, too."""
+    serve(site, is_asgi=is_asgi)
+    monkeypatch.setattr(accounts, "_check_new_user", lambda *arguments: None)
+    User.objects.create_user("anna")
+    assert Browser(site, is_asgi=is_asgi).json("/auth/signup", ANNA).status_code == 409
 
 
 def test_users_who_are_not_active(browser: Callable[..., Browser], site: Site) -> None:

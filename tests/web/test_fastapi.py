@@ -543,6 +543,17 @@ def test_a_dependency_that_is_called_is_refused(web: FastAPIAuth[User], name: st
         Depends(dependency())
 
 
+@pytest.mark.parametrize("name", ["user", "optional_user"])
+def test_a_dependency_without_depends_is_refused(web: FastAPIAuth[User], name: str) -> None:
+    """Without Depends the client would say who it is: that is an error where the route is made."""
+
+    async def endpoint(user: Any) -> None: ...
+
+    endpoint.__annotations__["user"] = Annotated[User, getattr(web, name)]
+    with pytest.raises(TypeError, match=r"as in Annotated\[User, Depends\(web.user\)\]"):
+        FastAPI().post("/")(endpoint)
+
+
 @pytest.mark.parametrize("view", [FastAPIAuth, StarletteAuth])
 def test_a_sync_auth_is_refused(view: Any) -> None:
     """Creating a FastAPIAuth or StarletteAuth with a sync auth is a TypeError."""

@@ -86,6 +86,7 @@ CurrentUser = NamedDependency[User]
 ORIGIN = "http://testserver.local"
 FOREIGN = {"Origin": "https://evil.example"}
 HTML = {"Accept": "text/html,*/*;q=0.8"}
+NOT_UTF8 = b'--x\r\nContent-Disposition: form-data; name="username"\r\n\r\n\xff\r\n--x--\r\n'
 ANN = {"username": "ann", "password": "correct horse"}
 
 
@@ -794,6 +795,17 @@ def test_the_applications_own_handlers_go_first(
     assert [client.get(path).text for path in ("/", "/router")] == [text, text]
 
 
+def test_the_applications_handler_for_all_errors(web: LitestarAuth[User]) -> None:
+    """An application's own handler for ``LuciaError`` takes precedence."""
+
+    def own(request: Request[Any, Any, Any], error: Exception) -> Response[str]:
+        return Response(type(error).__name__, status_code=418)
+
+    app = make_app(web, raising(NotAuthenticated()), exception_handlers={LuciaError: own})
+    response = client_of(app).get("/")
+    assert (response.status_code, response.text) == (418, "NotAuthenticated")
+
+
 def test_cross_site_requests_can_be_forbidden(auth: AsyncAuth[User]) -> None:
     """With the option, the 403 comes before a handler runs, and equals that of the error."""
     forbidding = LitestarAuth(auth, forbid_cross_site=True)
@@ -1202,6 +1214,10 @@ def test_input_that_is_refused(client: TestClient[Litestar]) -> None:
         ({"content": b"a", "headers": {"Content-Type": "text/plain"}}, 422),
         ({"files": {"username": b"ann"}}, 422),
         ({"content": b"-", "headers": {"Content-Type": "multipart/form-data; boundary=x"}}, 400),
+        (
+            {"content": NOT_UTF8, "headers": {"Content-Type": "multipart/form-data; boundary=x"}},
+            422,
+        ),
         ({"json": {"username": "a" * MAX_BODY_BYTES}}, 413),
         ({"json": ANN, "headers": FOREIGN}, 403),
     ]

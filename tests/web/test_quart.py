@@ -53,6 +53,7 @@ from lucia import (
 from lucia._rules.accounts import Page
 from lucia._rules.bodies import MAX_BODY_BYTES
 from lucia.adapters.memory import AsyncMemoryAdapter, MemoryAdapter
+from lucia.middleware import quart as quart_integration
 from lucia.middleware.asgi import Message
 from lucia.middleware.quart import QuartAuth, current_session, current_user, login_required
 from lucia.testing import alogin
@@ -1143,6 +1144,21 @@ async def test_a_body_without_a_length(pages: Quart, kind: str) -> None:
     response = await client.as_response()
     assert response.status_code == 422
     assert str(await detail_of(response)).startswith("the body is longer than")
+
+
+async def test_a_request_without_an_application_context(
+    auth: AsyncAuth[User], web: QuartAuth[User], app: Quart, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a test client of an older Quart keeps the request alone, the session is found in it."""
+    web.init_app(app)
+
+    @app.get("/")
+    async def index() -> str:
+        monkeypatch.setattr(quart_integration, "has_app_context", lambda: False)
+        return await user_id()
+
+    session_id = await log_in(auth)
+    assert await text_of(await send(app, cookie=session_id)) == "ann"
 
 
 async def test_a_general_handler(web: QuartAuth[User], app: Quart) -> None:
