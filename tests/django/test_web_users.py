@@ -508,3 +508,36 @@ def test_transactions_around_requests(site: Site, anna: Any, atomic_requests: No
 def atomic_requests(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Switch ATOMIC_REQUESTS on."""
     monkeypatch.setitem(connections["sqlite"].settings_dict, "ATOMIC_REQUESTS", True)
+
+
+def clara(site: Site) -> Any:
+    """Create a user who logs in with a key, and return the id."""
+    key = PrimaryKey("username", "clara", PASSWORD)
+    return site.auth.create_user(primary_key=key, attributes={"username": "clara"}).user_id
+
+
+def test_logging_in_by_a_key(site: Site) -> None:
+    """A sync view checks a key and its password, logs its user in, and renews the session."""
+
+    def log_in(request: Any) -> HttpResponse:
+        session = request.lucia.sign_in_with_key("username", "clara", PASSWORD)
+        assert request.lucia.renew().session_id != session.session_id
+        return HttpResponse(str(session.user_id))
+
+    site.serve(log_in)
+    user_id = clara(site)
+    response = site.client().post("/")
+    assert (response.content.decode(), NAME in response.cookies) == (str(user_id), True)
+
+
+async def test_logging_in_by_a_key_in_async_code(site: Site) -> None:
+    """So does an async view, with an ``AsyncAuth``."""
+
+    async def log_in(request: Any) -> HttpResponse:
+        session = await request.lucia.asign_in_with_key("username", "clara", PASSWORD)
+        return HttpResponse(str(session.user_id))
+
+    site.serve(log_in)
+    user_id = await sync_to_async(clara)(site)
+    response = await site.async_client().post("/")
+    assert (response.content.decode(), NAME in response.cookies) == (str(user_id), True)
