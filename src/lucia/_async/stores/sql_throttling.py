@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from sqlalchemy.exc import IntegrityError
 
 from lucia._async.stores.sql_transactions import AsyncSource, AsyncTransactions
-from lucia._rules.database_errors import MAX_ATTEMPTS
+from lucia._compat.pause import AsyncPause
+from lucia._rules.database_errors import MAX_ATTEMPTS, retry_pause
 from lucia._rules.sessions import Clock
 from lucia._rules.throttling import Attempt, FailureRule
 from lucia._sqlalchemy.at_rest import StoredIds
@@ -57,11 +58,13 @@ class AsyncSQLAlchemyThrottleStore(AsyncTransactions):
         """Count an attempt as a failure under each name; if it has to wait, under none of them."""
         names = Names(self._ids, rules)
         word = secrets.token_hex(WORD_BYTES)
-        for _ in range(MAX_ATTEMPTS - 1):
+        for number in range(1, MAX_ATTEMPTS):
             try:
                 return await self._attempt(names, word)
             except IntegrityError:
-                continue  # another process has stored the first failure under a name meanwhile
+                # Another process has stored the first failure under a name meanwhile. Many at once
+                # would meet again and again without a pause.
+                await AsyncPause.seconds(retry_pause(number))
         return await self._attempt(names, word)
 
     async def take_back(self, entries: Mapping[str, str], /) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from sqlalchemy.exc import IntegrityError
 
 from lucia._sync.stores.sql_transactions import Source, Transactions
-from lucia._rules.database_errors import MAX_ATTEMPTS
+from lucia._compat.pause import Pause
+from lucia._rules.database_errors import MAX_ATTEMPTS, retry_pause
 from lucia._rules.sessions import Clock
 from lucia._rules.throttling import Attempt, FailureRule
 from lucia._sqlalchemy.at_rest import StoredIds
@@ -58,11 +59,13 @@ class SQLAlchemyThrottleStore(Transactions):
         """Count an attempt as a failure under each name; if it has to wait, under none of them."""
         names = Names(self._ids, rules)
         word = secrets.token_hex(WORD_BYTES)
-        for _ in range(MAX_ATTEMPTS - 1):
+        for number in range(1, MAX_ATTEMPTS):
             try:
                 return self._attempt(names, word)
             except IntegrityError:
-                continue  # another process has stored the first failure under a name meanwhile
+                # Another process has stored the first failure under a name meanwhile. Many at once
+                # would meet again and again without a pause.
+                Pause.seconds(retry_pause(number))
         return self._attempt(names, word)
 
     def take_back(self, entries: Mapping[str, str], /) -> None:
