@@ -103,7 +103,7 @@ def browser(request: pytest.FixtureRequest, site: Site) -> Callable[..., Browser
 
 
 def test_an_async_auth_under_wsgi(site: Site) -> None:
-    """Where there is an AsyncAuth, the routes work under WSGI too, by the sync Auth."""
+    """The routes work under WSGI beside an AsyncAuth too, by the sync Auth."""
     serve(site, is_asgi=True)
     client = Browser(site, is_asgi=False)
     assert client.json("/auth/signup", ANNA).status_code == 201
@@ -263,7 +263,7 @@ def test_logging_out_of_both(site: Site, is_asgi: bool) -> None:
 
 
 def test_logging_out_without_djangos_users(site: Site) -> None:
-    """Where the library does not decide about the user, the ready logout leaves Django alone."""
+    """The ready logout leaves Django alone if the library does not decide about the user."""
     serve(site, REQUEST_USER=False)
     client = site.client()
     client.post("/auth/signup", ANNA, content_type="application/json")
@@ -424,7 +424,7 @@ def test_another_persons_session_of_django(
 
 
 def test_a_visitors_session_of_django(remembering: Callable[..., Browser], site: Site) -> None:
-    """What a visitor has in the session stays by a login, by a refusal and in an outage."""
+    """A login, a refused request and an outage keep the data of a visitor's session."""
     client = remembering(accept=HTML)
     client.get("/seen?set=cart")
     assert client.post("/auth/devices/x/revoke").headers["Location"].startswith("/auth/login")

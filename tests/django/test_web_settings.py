@@ -68,7 +68,7 @@ def test_a_wrong_setting(site: Site, lucia: dict[str, Any], message: str) -> Non
 
 
 def test_where_to_go_after_a_login(site: Site) -> None:
-    """It is a path or the name of a URL; the check says that there is no such URL."""
+    """``after_login`` takes a path or the name of a URL; the check refuses everything else."""
     home = path("home/", lambda request: HttpResponse(), name="home")
     site.serve(None, home, ROUTES={"after_login": "home"})
     assert checked() == []

@@ -566,7 +566,7 @@ def test_the_cookie_is_on_every_kind_of_response(
 
 @pytest.mark.parametrize("cookie", ["", "x", "a" * 40, "ä" * 5_000, f"a; {NAME}=b"])
 def test_a_visitor_gets_no_cookie(every_response: Flask, cookie: str) -> None:
-    """Whatever a Cookie header has, a visitor's response is left alone."""
+    """A response to a visitor gets Vary and no cookie, with any Cookie header."""
     response = send(every_response, "/redirect", cookie)
     assert response.status_code == 303
     assert not {"Set-Cookie", "Cache-Control"} & {name for name, _ in response.headers}

@@ -736,7 +736,7 @@ async def test_the_page_of_an_error_that_is_shown(every_response: Quart, idle: s
 
 @pytest.mark.parametrize("cookie", ["", "x", "a" * 40, "ä" * 5_000, f"a; {NAME}=b"])
 async def test_a_visitor_gets_no_cookie(every_response: Quart, cookie: str) -> None:
-    """Whatever a Cookie header has, a visitor's response is left alone."""
+    """A response to a visitor gets Vary and no cookie, with any Cookie header."""
     response = await send(every_response, "/redirect", cookie)
     assert response.status_code == 303
     assert not {"Set-Cookie", "Cache-Control"} & {name for name, _ in response.headers}
@@ -1149,7 +1149,7 @@ async def test_a_body_without_a_length(pages: Quart, kind: str) -> None:
 async def test_a_request_without_an_application_context(
     auth: AsyncAuth[User], web: QuartAuth[User], app: Quart, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a test client of an older Quart keeps the request alone, the session is found in it."""
+    """The session is found in a request that an older Quart's test client keeps alone."""
     web.init_app(app)
 
     @app.get("/")

@@ -687,7 +687,7 @@ def test_the_applications_handler_for_all_errors(
 
 
 async def test_a_value_that_is_not_awaited(web: StarletteAuth[User]) -> None:
-    """What is true for everybody without ``await`` refuses to be asked."""
+    """Testing ``optional_session`` or ``optional_user`` without ``await`` is a TypeError."""
     connection = Request({"type": "http", "headers": [], "method": "GET", "path": "/"})
     for ask in (web.optional_session, web.optional_user):
         with pytest.raises(TypeError, match=f"write 'await {ask.__name__}"):

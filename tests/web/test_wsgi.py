@@ -160,7 +160,7 @@ def test_signing_in_and_out(auth: Auth[User]) -> None:
 
 @pytest.mark.parametrize("cookie", [None, "", "x", "a" * 40, "\xff" * 5_000])
 def test_a_visitor_gets_no_cookie(auth: Auth[User], cookie: str | None) -> None:
-    """Whatever the Cookie header has, the response to a visitor has Vary, and else is as it was."""
+    """A response to a visitor gets Vary and nothing else, with any Cookie header."""
     app = respond(auth, validate, ("Cache-Control", "max-age=60"))
     sent = run(LuciaMiddleware(app, auth=auth), environ_of(cookie=cookie))
     assert sent.starts == [

@@ -8,7 +8,7 @@ _PATH = re.compile(r"/(?![/\\])[\x21-\x7e]*", re.ASCII)
 """A path on the same site. Browsers read ``//`` and ``/\\`` as the beginning of a host."""
 
 _PATH_CHARACTERS: Final = "/:@!$&'()*+,;="
-"""What a path may have as it is, besides letters, digits and ``-._~`` (RFC 3986, section 3.3)."""
+"""Characters that a path does not quote, besides letters and digits (RFC 3986, section 3.3)."""
 
 _LONGEST: Final = 2_000
 """In characters. Longer paths are not kept: a redirect has to fit into the limits of servers."""

@@ -57,7 +57,7 @@ EXIT_FAILED: Final = 2
 """The command could not run, or not to its end."""
 
 CLIENT_ERRORS: Final = (redis.RedisError, RedisClusterException, LuciaError, OSError)
-"""What is raised if a server can't be reached, or refuses a command."""
+"""The errors that clients raise if a server can't be reached, or refuses a command."""
 
 LayoutOption = Annotated[str, typer.Option(help="default or lucia-v2.")]
 SessionNamespaceOption = Annotated[
@@ -85,7 +85,7 @@ class CommandError(Exception):
 
 
 class UserIdKind(StrEnum):
-    """What the users' ids in a database are."""
+    """The type of the users' ids in a database."""
 
     INT = "int"
     TEXT = "text"

@@ -1,4 +1,4 @@
-"""What the plugin for Litestar adds to the OpenAPI document."""
+"""Additions of the plugin for Litestar to the OpenAPI document."""
 
 # Litestar names its generic types without their arguments in many places.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false

@@ -218,7 +218,7 @@ class ASGIExchange(Exchange):
 
 
 class RequestState(NamedTuple):
-    """What an integration keeps for one request."""
+    """The state of an integration for one request: its exchange and its ``AuthRequest``."""
 
     exchange: ASGIExchange
     request: AsyncAuthRequest[Any, Any]

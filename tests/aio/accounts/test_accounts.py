@@ -458,7 +458,7 @@ async def test_the_own_step_does_not_log_in(auth: AsyncAuth[User]) -> None:
 
 
 async def test_below_another_path(auth: AsyncAuth[User]) -> None:
-    """Where the application is mounted, its paths are below that one, and never another host."""
+    """Redirects of a mounted application stay below its root path, and on its host."""
     browser = AsyncBrowser(auth, wants_page=True, after_login="/home")
     signed_up = await browser.send("sign_up", ANN, root="/app")
     assert signed_up.location == "/app/home"

@@ -459,7 +459,7 @@ def test_the_own_step_does_not_log_in(auth: Auth[User]) -> None:
 
 
 def test_below_another_path(auth: Auth[User]) -> None:
-    """Where the application is mounted, its paths are below that one, and never another host."""
+    """Redirects of a mounted application stay below its root path, and on its host."""
     browser = Browser(auth, wants_page=True, after_login="/home")
     signed_up = browser.send("sign_up", ANN, root="/app")
     assert signed_up.location == "/app/home"
