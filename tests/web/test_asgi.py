@@ -914,6 +914,17 @@ async def test_nothing_that_holds_the_headers_shows_them(
     assert not any(session_id in each for each in reprs)
 
 
+async def test_vary_names_each_transport_that_was_asked(auth: AsyncAuth[User]) -> None:
+    """A route that asks by cookie and by bearer token has a response that depends on both."""
+
+    async def ask_both(request: AsyncAuthRequest[User]) -> None:
+        await request.validate()
+        await request.with_transport("bearer").validate()
+
+    answer = await get(LuciaMiddleware(respond(auth, ask_both), auth=auth))
+    assert answer.headers == [("vary", "Cookie, Authorization")]
+
+
 @pytest.mark.parametrize("transport", ["Cookie", "", None])
 def test_an_unknown_transport_is_refused(auth: AsyncAuth[User], transport: Any) -> None:
     """An unknown transport is a ValueError at once, also in the integrations of frameworks."""

@@ -37,9 +37,13 @@ class Exchange:
 
     def set_header(self, name: str, value: str) -> None:
         """Set the fields of Vary. The other header, Cache-Control, comes with each cookie."""
-        if name == "vary":
-            fields = [*(self.varies.split(", ") if self.varies else ()), *value.split(", ")]
-            self.varies = ", ".join(dict.fromkeys(fields))
+        if name != "vary" or value == self.varies:
+            return
+        if self.varies is None:
+            self.varies = value
+        else:  # another transport was asked before
+            fields = dict.fromkeys([*self.varies.split(", "), *value.split(", ")])
+            self.varies = ", ".join(fields)
 
     def merged(self, headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
         """Return the response's headers and those that the library adds."""

@@ -203,7 +203,7 @@ class ASGIExchange(Exchange):
         """The address that the server says the request came from."""
         return (self._client or (None,))[0]
 
-    def with_own(self, headers: RawHeaders) -> list[tuple[bytes, bytes]]:
+    def merged_raw(self, headers: RawHeaders) -> list[tuple[bytes, bytes]]:
         """Return the response's headers and those that the library adds."""
         headers = list(headers)
         if self.varies is None:
@@ -244,7 +244,7 @@ class ASGISender:
             return self._close(message)
         if exchange.varies is None:
             return self._send(message)
-        return self._send({**message, "headers": exchange.with_own(message.get("headers", ()))})
+        return self._send({**message, "headers": exchange.merged_raw(message.get("headers", ()))})
 
     async def _close(self, message: Message) -> None:
         """Reject a WebSocket before it is accepted.
@@ -258,7 +258,7 @@ class ASGISender:
             await self._send(message)
             return
         status = 503 if is_temporary else 403
-        headers = self._exchange.with_own([(b"content-length", b"0")])
+        headers = self._exchange.merged_raw([(b"content-length", b"0")])
         await self._send(
             {"type": "websocket.http.response.start", "status": status, "headers": headers}
         )

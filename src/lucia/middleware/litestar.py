@@ -348,7 +348,7 @@ class LitestarAuth(InitPlugin, ReceiveRoutePlugin, Generic[UserT, UserIdT]):
         if message["type"] == "http.response.start" and state is not None:
             exchange = state.exchange
             if exchange.varies is not None and not exchange.started:
-                message["headers"] = exchange.with_own(message.get("headers", ()))
+                message["headers"] = exchange.merged_raw(message.get("headers", ()))
             exchange.started = True
 
     def _respond(self, request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
