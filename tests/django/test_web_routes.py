@@ -16,7 +16,7 @@ from django.template import engines
 from django.test import override_settings
 from django.urls import include, path, reverse
 
-from lucia import AsyncAuth, Auth, PrimaryKey, ScryptHash, StoreUnavailable
+from lucia import AsyncAuth, Auth, InvalidInput, PrimaryKey, ScryptHash, StoreUnavailable
 from lucia._rules.bodies import MAX_BODY_BYTES
 from lucia.adapters.django import AsyncDjangoUserAdapter, DjangoUserAdapter
 from lucia.adapters.memory import AsyncMemoryAdapter, MemoryAdapter
@@ -311,6 +311,21 @@ def test_own_steps_have_their_own_rules(site: Site) -> None:
     serve(site, ROUTES={"sign_up": sign_up})
     response = Browser(site, is_asgi=False).json("/auth/signup", {"email": "a@b.c"})
     assert (response.status_code, response.json()) == (201, {"invited": "a@b.c"})
+
+
+def test_passwords_without_djangos_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validators are asked without a user where ``django.contrib.auth`` has no users."""
+
+    def no_users() -> None:
+        raise ImproperlyConfigured("AUTH_USER_MODEL refers to a model that is not installed")
+
+    monkeypatch.setattr(accounts, "get_user_model", no_users)
+    rules = "django.contrib.auth.password_validation"
+    validators = [{"NAME": f"{rules}.CommonPasswordValidator"}]
+    with override_settings(AUTH_PASSWORD_VALIDATORS=validators):
+        accounts.check_password("battery staple", 1, has_django_users=False)
+        with pytest.raises(InvalidInput, match="too common"):
+            accounts.check_password("password123", 1, has_django_users=False)
 
 
 def test_own_pages_in_async_code(site: Site) -> None:

@@ -57,7 +57,7 @@ class Dependency(Generic[T]):
         self._find = find
 
     async def __call__(self, connection: HTTPConnection) -> T:
-        """Return what the dependency is for."""
+        """Return the value for this connection."""
         return await self._find(connection)
 
     __call__.__qualname__ = _WITHOUT_PARENTHESES

@@ -176,14 +176,16 @@ def check_password(password: str, user_id: object, has_django_users: bool) -> No
     Args:
         password: the password.
         user_id: whose it is.
-        has_django_users: whether the users are those of ``AUTH_USER_MODEL``. Validators that
-            compare the password with the user have no use otherwise.
+        has_django_users: whether the users are those of ``AUTH_USER_MODEL``. If not, validators
+            can't compare the password with the user.
 
     Raises:
         InvalidInput: one of them refuses it.
     """
-    users: Any = get_user_model()._base_manager
-    _validate(password, users.filter(pk=user_id).first() if has_django_users else None)
+    user: Any = None
+    if has_django_users:
+        user = get_user_model()._base_manager.filter(pk=user_id).first()
+    _validate(password, user)
 
 
 def _validate(password: str, user: Any) -> None:

@@ -13,9 +13,9 @@ from django.utils.asyncio import async_unsafe
 from lucia._async.request import AsyncAuthRequest
 from lucia._compat.awaited import AsyncTruth
 from lucia._rules.origins import OriginFailure
-from lucia._rules.responses import ERRORS
 from lucia._sync.request import AuthRequest
 from lucia._typing import UserIdT, UserT, with_defaults
+from lucia.errors import LuciaError
 from lucia.middleware._exchange import Exchange
 from lucia.middleware.django.conf import Configuration
 from lucia.middleware.django.sessions import DjangoSession
@@ -229,7 +229,7 @@ class DjangoAuthRequest(Generic[UserT, UserIdT]):
         self.logged_out()
 
     async def asign_out(self) -> None:
-        """Do what :meth:`sign_out` does."""
+        """Revoke the session and clear its cookie; see :meth:`sign_out`."""
         if self.async_request is None:
             await sync_to_async(self.sign_out)()
             return
@@ -271,15 +271,15 @@ class DjangoAuthRequest(Generic[UserT, UserIdT]):
     def set_owner(self) -> None:
         """Note whose data are in Django's session, if this request has written to it."""
         if self.django_session.is_modified:
-            with suppress(*ERRORS):  # the response does not depend on it
+            with suppress(LuciaError):  # the response does not depend on it
                 session = self.validate()
                 if session is not None:
                     self.django_session.set_owner(session.user_id)
 
     async def aset_owner(self) -> None:
-        """Do what :meth:`set_owner` does, in async code."""
+        """Note whose data are in Django's session; see :meth:`set_owner`."""
         if self.django_session.is_modified:
-            with suppress(*ERRORS):
+            with suppress(LuciaError):
                 session = await self.avalidate()
                 if session is not None:
                     self.django_session.set_owner(session.user_id)

@@ -7,7 +7,7 @@ from django.contrib.auth import SESSION_KEY
 __all__ = ["DjangoSession"]
 
 _OWNER: Final = "_lucia_user_id"
-"""The key of the session under which it says whose data it has."""
+"""The key in the session for the id of the user whose data it has."""
 
 
 class DjangoSession:
